@@ -1,0 +1,12 @@
+//! Streamgate runs a DynamoDB stream's handler in your own containers.
+//!
+//! A record's way: [`source`] → lineage → reader → filter → batch → deliver →
+//! checkpoint ([`progress`]). See `ARCHITECTURE.md` for the map.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod arn;
+pub mod aws;
+pub mod progress;
+pub mod record;
+pub mod source;

@@ -1,0 +1,218 @@
+//! How far each shard has been read, by whom, and who may say so.
+//!
+//! Owns the words (lease, position, checkpoint, gap) and one trait with several stores.
+//! Does not decide who should hold a lease. Invariant: every write names the lease it
+//! is made under, and a write under a lease that has passed on changes nothing.
+
+use crate::record::SequenceNumber;
+use crate::source::ShardId;
+use async_trait::async_trait;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// One running process that may hold leases. Unique for every start.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(Arc<str>);
+
+impl WorkerId {
+    /// The id as it stands in the store.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for WorkerId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a lease is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LeaseKey {
+    /// The stream as a whole: its holder finds shards and, for now, reads all of them.
+    Stream,
+    /// One shard.
+    Shard(ShardId),
+}
+
+/// The fenced right of one worker to one thing. `counter` is the fencing token: it grows
+/// by one with every take, so a lease is never confused with an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds it; `None` after a release.
+    pub owner: Option<WorkerId>,
+    /// How often it has been taken.
+    pub counter: u64,
+}
+
+/// How far a shard has been delivered, durably.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// Nothing delivered: begin at the oldest record kept.
+    TrimHorizon,
+    /// Nothing delivered: begin at the first record not older than this (milliseconds).
+    AtTimestamp(SystemTime),
+    /// Delivered up to and including this record.
+    After(SequenceNumber),
+    /// Closed and delivered to its end.
+    ShardEnd,
+}
+
+/// Records that left the stream before they were read: lost to this consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last record known from before the gap, if any was read.
+    pub after: Option<SequenceNumber>,
+    /// The first record read after it, if there was one on the page that followed.
+    pub resumed_at: Option<SequenceNumber>,
+    /// When it was found (milliseconds).
+    pub found_at: SystemTime,
+}
+
+/// One shard's item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardProgress {
+    /// The shard.
+    pub shard: ShardId,
+    /// The shard it continues.
+    pub parent: Option<ShardId>,
+    /// Who may write it.
+    pub lease: Lease,
+    /// How far it has been delivered.
+    pub position: Position,
+    /// When the position was last written (milliseconds).
+    pub updated: SystemTime,
+    /// Every gap found in it, oldest first.
+    pub gaps: Vec<Gap>,
+}
+
+/// A worker's sign of life. It is dead when `beat` has not changed for the failover time
+/// by the observer's own clock; no clocks are compared between machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Whose.
+    pub worker: WorkerId,
+    /// Grows with every beat.
+    pub beat: u64,
+}
+
+/// What is known of the consumer as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Coordination {
+    /// The lease on the stream; `None` when nobody has ever held it.
+    pub stream: Option<Lease>,
+    /// Whether the starting position has been carried out: shards that are not in the
+    /// store are new since then and are read from their beginning.
+    pub seeded: bool,
+    /// The workers that beat, dead ones included until they are cleared away.
+    pub workers: Vec<Heartbeat>,
+}
+
+/// A position to be made durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The shard.
+    pub shard: ShardId,
+    /// The lease it is written under.
+    pub lease: Lease,
+    /// The new position.
+    pub position: Position,
+    /// A gap found on the way to it, kept with it in one write.
+    pub gap: Option<Gap>,
+}
+
+/// How a shard's item looks when it is taken for the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewShard {
+    /// The shard it continues.
+    pub parent: Option<ShardId>,
+    /// Where it begins; ignored when the item exists.
+    pub position: Position,
+}
+
+/// A call to the store that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProgressError {
+    /// The condition failed: somebody else holds the lease, or it has been taken since.
+    #[error("lease lost to {}", owner.as_ref().map_or("nobody", WorkerId::as_str))]
+    LeaseLost {
+        /// Who holds it now.
+        owner: Option<WorkerId>,
+    },
+    /// The role may not make the call.
+    #[error("{action} was refused: {message}")]
+    AccessDenied {
+        /// The IAM action, `dynamodb:UpdateItem`.
+        action: &'static str,
+        /// The service's words.
+        message: String,
+    },
+    /// The table cannot hold progress; the sentence says what to do.
+    #[error("{0}")]
+    Unsuitable(String),
+    /// Throttled, a server fault, a broken connection: try again.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A store of progress for one consumer of one stream.
+///
+/// Every method may be called again after its answer was lost: a write that is found to
+/// have happened under the caller's own lease is a success.
+#[async_trait]
+pub trait Progress: Send + Sync + 'static {
+    /// Checks that the store can be used, before anything is read or written.
+    async fn describe(&self) -> Result<(), ProgressError>;
+
+    /// The stream's lease and the workers' heartbeats; cheap, asked for often.
+    async fn coordination(&self) -> Result<Coordination, ProgressError>;
+
+    /// Every shard's item.
+    async fn load(&self) -> Result<Vec<ShardProgress>, ProgressError>;
+
+    /// Writes `worker`'s sign of life.
+    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError>;
+
+    /// Removes `worker`'s sign of life; its own at a clean stop, or a dead one's.
+    async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError>;
+
+    /// Takes the lease that was last seen as `seen` (`None`: it did not exist). `new`
+    /// says how a shard's item begins; it is `None` for [`LeaseKey::Stream`].
+    ///
+    /// # Errors
+    /// [`ProgressError::LeaseLost`] when it has changed since it was seen.
+    async fn take(
+        &self,
+        key: &LeaseKey,
+        seen: Option<&Lease>,
+        worker: &WorkerId,
+        new: Option<&NewShard>,
+    ) -> Result<Lease, ProgressError>;
+
+    /// Gives a lease back, so that the next worker need not wait for the failover time.
+    async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError>;
+
+    /// Notes that the starting position has been carried out, under the stream's lease.
+    async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError>;
+
+    /// Writes positions; one result for each, in order. Under a lost lease nothing is
+    /// written and the result is [`ProgressError::LeaseLost`].
+    async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>>;
+
+    /// Removes the item of a shard that has left the stream, under its lease.
+    async fn forget(&self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError>;
+}

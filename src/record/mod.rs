@@ -1,0 +1,82 @@
+//! A stream record as bytes: a slice of the answer it came in, with marks on it.
+//!
+//! Owns what may be known of a record without decoding it: sequence number, creation
+//! time, keys, user identity. Attribute values are never turned into objects here or
+//! downstream. Invariant: a `Record`'s slice is one complete JSON object and every
+//! mark lies inside it.
+
+mod event;
+mod page;
+mod scan;
+mod sequence_number;
+
+pub use event::{Event, EventEnvelope, MAX_EVENT_BYTES};
+pub use page::{MalformedPage, RawPage, parse_page};
+pub use sequence_number::{NotASequenceNumber, SequenceNumber, compare};
+
+use bytes::Bytes;
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
+
+/// One change of one item, as GetRecords answered it.
+///
+/// Holding a record holds the page it came in: pages are freed when the last of their
+/// records is dropped.
+#[derive(Clone)]
+pub struct Record {
+    bytes: Bytes,
+    marks: Marks,
+}
+
+/// Where things lie in a record's slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Marks {
+    sequence_number: Range<u32>,
+    /// The value of `dynamodb.Keys`.
+    keys: Option<Range<u32>>,
+    /// The member `"userIdentity"` from the quote of its key to the end of its value.
+    user_identity: Option<Range<u32>>,
+    /// Milliseconds since the epoch.
+    created: Option<u64>,
+    /// Emulators send `eventSourceARN` already; it must not appear twice.
+    has_source_arn: bool,
+}
+
+impl Record {
+    /// The record's JSON exactly as GetRecords answered it.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The digits of the record's sequence number, without allocating.
+    pub fn sequence_digits(&self) -> &str {
+        self.text(&self.marks.sequence_number)
+    }
+
+    /// The record's sequence number.
+    pub fn sequence_number(&self) -> SequenceNumber {
+        self.sequence_digits().parse().expect("checked when the page was parsed")
+    }
+
+    /// `ApproximateCreationDateTime`. DynamoDB rounds it down, to the second at best.
+    pub fn created(&self) -> Option<SystemTime> {
+        self.marks.created.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
+    }
+
+    /// The JSON of the item's keys, `{"PK":{"S":"…"},…}`.
+    pub fn keys(&self) -> Option<&str> {
+        self.marks.keys.as_ref().map(|keys| self.text(keys))
+    }
+
+    fn text(&self, range: &Range<u32>) -> &str {
+        let bytes = &self.bytes[range.start as usize..range.end as usize];
+        std::str::from_utf8(bytes).expect("pages are checked to be UTF-8 and cut at ASCII")
+    }
+}
+
+impl std::fmt::Debug for Record {
+    /// Never shows item contents: records end up in debug output of larger things.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Record({}, {} bytes)", self.sequence_digits(), self.bytes.len())
+    }
+}
