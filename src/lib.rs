@@ -7,6 +7,9 @@
 
 pub mod arn;
 pub mod aws;
-pub mod progress;
+pub mod backoff;
+pub mod budget;
+pub mod clock;
+pub mod polling;
 pub mod record;
 pub mod source;

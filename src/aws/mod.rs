@@ -12,7 +12,7 @@ pub(crate) use http::{BodySlot, CountingClient};
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -26,9 +26,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 2;
 
 /// Reads the AWS environment (keys, roles, endpoints, profiles) as every SDK does.
-/// Nothing is contacted yet. `region` is used where the environment names none.
+/// Nothing is contacted yet. `region` counts over the environment's.
 pub async fn load(region: Option<&str>, observer: AttemptObserver) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+    let mut loader = client_settings(aws_config::defaults(BehaviorVersion::latest()), observer);
+    if let Some(region) = region {
+        loader = loader.region(Region::new(region.to_owned()));
+    }
+    loader.load().await
+}
+
+/// What holds for every client, wherever its endpoint and credentials come from.
+pub(crate) fn client_settings(loader: ConfigLoader, observer: AttemptObserver) -> ConfigLoader {
+    loader
         .http_client(CountingClient::new(observer))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .timeout_config(
@@ -38,11 +47,7 @@ pub async fn load(region: Option<&str>, observer: AttemptObserver) -> SdkConfig 
                 .build(),
         )
         // The attempt's time-out covers a stalled body.
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    if let Some(region) = region {
-        loader = loader.region(Region::new(region.to_owned()));
-    }
-    loader.load().await
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
 }
 
 /// A failed call in the words that matter: the service's code, or none when it never
@@ -67,9 +72,16 @@ impl Failure {
             (SdkError::TimeoutError(_), _) => "no answer in time".to_owned(),
             _ => aws_smithy_types::error::display::DisplayErrorContext(error).to_string(),
         };
-        let unreadable = matches!(error, SdkError::ResponseError(_));
-        let not_sent = matches!(error, SdkError::ConstructionFailure(_))
-            || matches!(error, SdkError::DispatchFailure(failure) if failure.is_other() || failure.is_user());
+        let unreadable = matches!(error, SdkError::ResponseError(_))
+            || error.raw_response().is_some_and(|response| response.status().is_success());
+        let not_sent = match error {
+            SdkError::ConstructionFailure(_) => true,
+            // `Other` with a kind is a transport error the SDK would have retried.
+            SdkError::DispatchFailure(failure) => {
+                failure.is_user() || (failure.is_other() && failure.as_other().is_none())
+            }
+            _ => false,
+        };
         Self { code, message, unreadable, not_sent }
     }
 

@@ -14,8 +14,10 @@ pub use event::{Event, EventEnvelope, MAX_EVENT_BYTES};
 pub use page::{MalformedPage, RawPage, parse_page};
 pub use sequence_number::{NotASequenceNumber, SequenceNumber, compare};
 
+use crate::budget::Charge;
 use bytes::Bytes;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// One change of one item, as GetRecords answered it.
@@ -26,6 +28,8 @@ use std::time::{Duration, SystemTime};
 pub struct Record {
     bytes: Bytes,
     marks: Marks,
+    /// Given back to the byte budget when the last record of the page is dropped.
+    charge: Option<Arc<Charge>>,
 }
 
 /// Where things lie in a record's slice.
@@ -66,6 +70,11 @@ impl Record {
     /// The JSON of the item's keys, `{"PK":{"S":"…"},…}`.
     pub fn keys(&self) -> Option<&str> {
         self.marks.keys.as_ref().map(|keys| self.text(keys))
+    }
+
+    /// Makes the record share in the charge for its page.
+    pub(crate) fn charge(&mut self, charge: Arc<Charge>) {
+        self.charge = Some(charge);
     }
 
     fn text(&self, range: &Range<u32>) -> &str {

@@ -43,11 +43,12 @@ pub fn parse_page(body: &Bytes) -> Result<RawPage, MalformedPage> {
         return Err(MalformedPage("not UTF-8".into()));
     }
     let mut found: Vec<(Range<usize>, Found)> = Vec::new();
-    let mut next = None;
+    let (mut next, mut is_page) = (None, false);
     let mut scanner = Scanner::new(body);
     scanner.object(|scanner, key| {
         match &body[key] {
             b"Records" => {
+                is_page = true;
                 found.clear();
                 scanner.array(|scanner| {
                     let (span, record) = record(scanner, body)?;
@@ -63,6 +64,10 @@ pub fn parse_page(body: &Bytes) -> Result<RawPage, MalformedPage> {
         Ok(())
     })?;
     scanner.end()?;
+    // Without this, one stray `{}` would read as the end of the shard.
+    if !is_page {
+        return Err(MalformedPage("no Records".into()));
+    }
     Ok(RawPage {
         records: found
             .into_iter()
@@ -154,6 +159,7 @@ impl Found {
                 has_source_arn: self.has_source_arn,
             },
             bytes: body.slice(span),
+            charge: None,
         })
     }
 }
@@ -200,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_absent_or_null_iterator_ends_the_shard() {
-        for text in [r#"{"Records":[]}"#, r#"{"Records":[],"NextShardIterator":null}"#, "{}"] {
+        for text in [r#"{"Records":[]}"#, r#"{"Records":[],"NextShardIterator":null}"#] {
             let page = page(text).unwrap();
             assert!(page.records.is_empty() && page.next_iterator.is_none(), "{text}");
         }
@@ -213,6 +219,8 @@ mod tests {
             "{",
             &ONE[..ONE.len() / 2],
             "[]",
+            "{}",
+            r#"{"NextShardIterator":"x"}"#,
             r#"{"Records":{}}"#,
             r#"{"Records":[{"dynamodb":{}}]}"#,
             r#"{"Records":[{"dynamodb":{"SequenceNumber":"12x"}}]}"#,

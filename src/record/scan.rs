@@ -82,7 +82,7 @@ impl<'a> Scanner<'a> {
         self.expect(b'"', "expected a string")?;
         let start = self.at;
         loop {
-            let Some(found) = memchr::memchr2(b'"', b'\\', &self.text[self.at..]) else {
+            let Some(found) = find_quote_or_backslash(&self.text[self.at..]) else {
                 return self.fail("unterminated string");
             };
             self.at += found + 1;
@@ -214,6 +214,34 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Most strings of a record are shorter than what setting up a vector search costs, so
+/// the first words are looked at in general registers.
+const WORDS: usize = 4;
+
+#[inline]
+fn find_quote_or_backslash(text: &[u8]) -> Option<usize> {
+    let (words, tail) = text.as_chunks::<8>();
+    for (index, word) in words.iter().take(WORDS).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let hits = zero_bytes(word ^ every(b'"')) | zero_bytes(word ^ every(b'\\'));
+        if hits != 0 {
+            return Some(index * 8 + hits.trailing_zeros() as usize / 8);
+        }
+    }
+    let seen = words.len().min(WORDS) * 8;
+    let rest = if words.len() > WORDS { &text[seen..] } else { tail };
+    memchr::memchr2(b'"', b'\\', rest).map(|found| found + seen)
+}
+
+const fn every(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The high bit of every byte that is zero; bytes above the lowest such may be set too.
+const fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(every(0x01)) & !word & every(0x80)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +279,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn finds_the_first_quote_or_backslash(text in prop::collection::vec(prop_oneof![
+            8 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\'), 2 => Just(b'"' + 1),
+        ], 0..80)) {
+            let plainly = text.iter().position(|&byte| byte == b'"' || byte == b'\\');
+            prop_assert_eq!(find_quote_or_backslash(&text), plainly);
+        }
+
         #[test]
         fn the_span_of_a_value_is_the_value(value in json(), pretty: bool) {
             let text = if pretty {

@@ -33,7 +33,11 @@ impl AwsSource {
 
     /// One listing, all its pages. Only an absent `LastEvaluatedShardId` ends it.
     async fn list(&self, filter: Option<ShardFilter>) -> Result<StreamDescription, SourceError> {
-        let mut listing = StreamDescription { status: StreamStatus::Enabled, shards: Vec::new() };
+        let mut listing = StreamDescription {
+            status: StreamStatus::Enabled,
+            partition_key: None,
+            shards: Vec::new(),
+        };
         let mut after: Option<String> = None;
         loop {
             let answer = self
@@ -49,6 +53,7 @@ impl AwsSource {
                 return Err(malformed(SourceOperation::DescribeStream, "no stream description"));
             };
             listing.status = status(page.stream_status.as_ref());
+            listing.partition_key = page.key_schema.as_deref().and_then(partition_key);
             listing.shards.extend(page.shards.unwrap_or_default().into_iter().filter_map(shard));
             match page.last_evaluated_shard_id {
                 Some(last) if !last.is_empty() => after = Some(last),
@@ -141,6 +146,11 @@ fn shard(shard: types::Shard) -> Option<Shard> {
             .map(|id| ShardId::from(id.as_str())),
         closed: range.ending_sequence_number.is_some(),
     })
+}
+
+fn partition_key(schema: &[types::KeySchemaElement]) -> Option<String> {
+    let hash = schema.iter().find(|element| element.key_type == types::KeyType::Hash)?;
+    Some(hash.attribute_name.clone())
 }
 
 fn status(status: Option<&types::StreamStatus>) -> StreamStatus {

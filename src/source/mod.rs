@@ -75,6 +75,8 @@ pub enum StreamStatus {
 pub struct StreamDescription {
     /// Whether it takes new records.
     pub status: StreamStatus,
+    /// The name of the table's partition key, where the endpoint tells it.
+    pub partition_key: Option<String>,
     /// In the order listed; children may come before their parents.
     pub shards: Vec<Shard>,
 }

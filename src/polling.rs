@@ -1,0 +1,124 @@
+//! How long to wait before the next GetRecords call: empty calls cost money too.
+//!
+//! Owns the decision; pure. At once while behind; at the tip the wait grows from the
+//! shortest to the longest interval, jittered, and shrinks back when records come.
+
+use std::time::Duration;
+
+/// The bounds of the wait at the tip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PollIntervals {
+    /// After a page with records, and the first wait after an empty one.
+    pub min: Duration,
+    /// What the wait grows to on a shard that stays idle.
+    pub max: Duration,
+}
+
+/// What a poll brought, as far as pace is concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Polled {
+    /// How many records came.
+    pub records: usize,
+    /// Bytes of the answer.
+    pub bytes: usize,
+    /// How old the newest record is; `None` without records.
+    pub age: Option<Duration>,
+    /// Whether the shard is known to be closed: it ends, so it is read without pause.
+    pub closed: bool,
+}
+
+/// A page at least this large was cut off by a limit of the service: there is more.
+const FULL_PAGE_BYTES: usize = 512 * 1024;
+const FULL_PAGE_RECORDS: usize = 500;
+/// DynamoDB rounds creation times down to the second; older than this is behind.
+const BEHIND: Duration = Duration::from_secs(3);
+/// Empty pages are normal before records, so a closed shard's are passed quickly, but
+/// not in a spin.
+const CLOSED_EMPTY: Duration = Duration::from_millis(20);
+
+/// The pace of one shard.
+#[derive(Clone, Debug)]
+pub struct Polling {
+    intervals: PollIntervals,
+    empty: u32,
+}
+
+impl Polling {
+    /// A shard not polled yet.
+    pub fn new(intervals: PollIntervals) -> Self {
+        Self { intervals, empty: 0 }
+    }
+
+    /// The wait after `polled`. `random` is from 0 to 1.
+    pub fn wait(&mut self, polled: Polled, random: f64) -> Duration {
+        if polled.records > 0 {
+            self.empty = 0;
+            let behind = polled.closed
+                || polled.records >= FULL_PAGE_RECORDS
+                || polled.bytes >= FULL_PAGE_BYTES
+                || polled.age.is_some_and(|age| age > BEHIND);
+            return if behind { Duration::ZERO } else { self.jittered(self.intervals.min, random) };
+        }
+        if polled.closed && self.empty < 64 {
+            self.empty += 1;
+            return CLOSED_EMPTY.min(self.intervals.min);
+        }
+        let grown = self.intervals.min.saturating_mul(1 << self.empty.min(10));
+        self.empty = self.empty.saturating_add(1);
+        self.jittered(grown.min(self.intervals.max), random)
+    }
+
+    /// Takes off up to a tenth: enough to keep a thousand shards from polling in step,
+    /// little enough that the price stays what the intervals say.
+    fn jittered(&self, wait: Duration, random: f64) -> Duration {
+        wait.mul_f64(1.0 - random.clamp(0.0, 1.0) / 10.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const INTERVALS: PollIntervals =
+        PollIntervals { min: Duration::from_millis(200), max: Duration::from_secs(1) };
+    const EMPTY: Polled = Polled { records: 0, bytes: 30, age: None, closed: false };
+
+    #[test]
+    fn backs_off_while_idle_and_comes_back_with_the_first_record() {
+        let mut polling = Polling::new(INTERVALS);
+        let waits: Vec<u128> = (0..5).map(|_| polling.wait(EMPTY, 0.0).as_millis()).collect();
+        assert_eq!(waits, [200, 400, 800, 1000, 1000]);
+        let fresh = Polled { records: 1, age: Some(Duration::from_secs(1)), ..EMPTY };
+        assert_eq!(polling.wait(fresh, 0.0), INTERVALS.min);
+        assert_eq!(polling.wait(EMPTY, 0.0), INTERVALS.min);
+    }
+
+    #[test]
+    fn does_not_wait_while_behind() {
+        let mut polling = Polling::new(INTERVALS);
+        let behind = [
+            Polled { records: 1000, ..EMPTY },
+            Polled { records: 1, bytes: 900_000, ..EMPTY },
+            Polled { records: 1, age: Some(Duration::from_secs(60)), ..EMPTY },
+            Polled { records: 1, closed: true, ..EMPTY },
+        ];
+        for polled in behind {
+            assert_eq!(polling.wait(polled, 0.5), Duration::ZERO, "{polled:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_above_the_longest_interval_and_never_a_spin(
+            polls in prop::collection::vec((0usize..3, any::<bool>(), 0.0f64..1.0), 1..300),
+        ) {
+            let mut polling = Polling::new(INTERVALS);
+            for (records, closed, random) in polls {
+                let wait = polling.wait(Polled { records, closed, ..EMPTY }, random);
+                prop_assert!(wait <= INTERVALS.max);
+                prop_assert!(records > 0 || wait > Duration::ZERO);
+            }
+        }
+    }
+}
