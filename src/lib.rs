@@ -11,5 +11,6 @@ pub mod backoff;
 pub mod budget;
 pub mod clock;
 pub mod polling;
+pub mod progress;
 pub mod record;
 pub mod source;

@@ -4,6 +4,18 @@
 //! Does not decide who should hold a lease. Invariant: every write names the lease it
 //! is made under, and a write under a lease that has passed on changes nothing.
 
+mod dynamodb;
+mod fencing;
+mod item;
+mod keys;
+mod memory;
+mod table;
+
+pub use dynamodb::ACTIONS as TABLE_ACTIONS;
+pub use keys::{OWN_PREFIX, is_own, valid_consumer_name};
+pub use memory::{MemoryFault, MemoryProgress, MemoryWrites};
+pub use table::{TableProgress, TableSettings};
+
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use async_trait::async_trait;
@@ -161,6 +173,9 @@ pub enum ProgressError {
         /// The service's words.
         message: String,
     },
+    /// Keys, token or clock are not accepted, or there are none.
+    #[error("{0}")]
+    Credentials(String),
     /// The table cannot hold progress; the sentence says what to do.
     #[error("{0}")]
     Unsuitable(String),
@@ -210,9 +225,24 @@ pub trait Progress: Send + Sync + 'static {
     async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError>;
 
     /// Writes positions; one result for each, in order. Under a lost lease nothing is
-    /// written and the result is [`ProgressError::LeaseLost`].
+    /// written and the result is [`ProgressError::LeaseLost`]. They are written
+    /// concurrently, so a batch names a shard once at most.
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>>;
 
     /// Removes the item of a shard that has left the stream, under its lease.
     async fn forget(&self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError>;
+}
+
+/// How a lease's item begins when it is taken for the first time.
+fn first_take<'a>(
+    key: &LeaseKey,
+    new: Option<&'a NewShard>,
+) -> Result<Option<&'a NewShard>, ProgressError> {
+    match key {
+        LeaseKey::Stream => Ok(None),
+        LeaseKey::Shard(shard) if new.is_none() => Err(ProgressError::Unsuitable(format!(
+            "shard {shard} was to be taken for the first time without saying where it begins"
+        ))),
+        LeaseKey::Shard(_) => Ok(new),
+    }
 }

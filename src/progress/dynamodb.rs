@@ -1,0 +1,297 @@
+//! The table's calls through the AWS SDK: the only file that knows its types.
+//!
+//! Owns four calls (see [`ACTIONS`]), the reading of their errors, and the check that a
+//! table can hold progress. Does not know what stands in items. Invariant: reads are
+//! strongly consistent, and a refused write brings the item that refused it, where the
+//! endpoint sends it.
+
+use super::ProgressError;
+use super::item::{Attributes, Value};
+use super::keys::ItemKey;
+use crate::aws::Failure;
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeyType, ReturnValuesOnConditionCheckFailure::AllOld, ScalarAttributeType,
+    TableDescription, TableStatus,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use std::collections::HashMap;
+
+/// Every IAM action this store asks for, all on the table itself.
+pub const ACTIONS: [&str; 4] = [DESCRIBE_TABLE, QUERY, UPDATE_ITEM, DELETE_ITEM];
+const DESCRIBE_TABLE: &str = "dynamodb:DescribeTable";
+const QUERY: &str = "dynamodb:Query";
+const UPDATE_ITEM: &str = "dynamodb:UpdateItem";
+const DELETE_ITEM: &str = "dynamodb:DeleteItem";
+
+/// A table and the names of its keys.
+pub(super) struct Table {
+    client: Client,
+    region: String,
+    name: String,
+    partition_key: String,
+    sort_key: String,
+}
+
+/// Why a write did not happen.
+pub(super) enum Refusal {
+    /// Its condition failed on this item, if the answer brought it.
+    Condition(Option<Attributes>),
+    Failed(ProgressError),
+}
+
+/// An expression's values by their names, `:name`.
+pub(super) type Values<'a> = Vec<(&'a str, Value)>;
+
+impl Table {
+    pub fn new(config: &SdkConfig, name: String, partition_key: String, sort_key: String) -> Self {
+        let region = config.region().map_or_else(|| "this region".to_owned(), ToString::to_string);
+        Self { client: Client::new(config), region, name, partition_key, sort_key }
+    }
+
+    /// Whether the table is there and can hold progress; writes nothing.
+    pub async fn describe(&self) -> Result<(), ProgressError> {
+        let answer = self
+            .client
+            .describe_table()
+            .table_name(&self.name)
+            .send()
+            .await
+            .map_err(|error| self.failed(DESCRIBE_TABLE, &error))?;
+        match answer.table {
+            Some(table) => suits(self, &table).map_err(ProgressError::Unsuitable),
+            None => Err(ProgressError::Unavailable("DescribeTable: no description".to_owned())),
+        }
+    }
+
+    fn key(&self, key: &ItemKey) -> HashMap<String, AttributeValue> {
+        HashMap::from([
+            (self.partition_key.clone(), AttributeValue::S(key.partition.clone())),
+            (self.sort_key.clone(), AttributeValue::S(key.sort.clone())),
+        ])
+    }
+
+    /// The names an expression uses: the table's are the application's and may be any.
+    fn names(&self, expression: &str) -> Option<HashMap<String, String>> {
+        let names: HashMap<_, _> = [("#pk", &self.partition_key), ("#sk", &self.sort_key)]
+            .into_iter()
+            .filter(|(name, _)| expression.contains(name))
+            .map(|(name, key)| (name.to_owned(), key.clone()))
+            .collect();
+        // An empty map is refused.
+        (!names.is_empty()).then_some(names)
+    }
+
+    /// Changes or makes an item if `condition` holds.
+    pub async fn update(
+        &self,
+        key: &ItemKey,
+        update: &str,
+        condition: &str,
+        values: Values<'_>,
+    ) -> Result<(), Refusal> {
+        let answer = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .set_key(Some(self.key(key)))
+            .update_expression(update)
+            .condition_expression(condition)
+            .set_expression_attribute_names(self.names(condition))
+            .set_expression_attribute_values(Some(sdk_values(values)))
+            .return_values_on_condition_check_failure(AllOld)
+            .send()
+            .await;
+        answer.map(drop).map_err(|error| match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
+                Refusal::Condition(old(refused.item()))
+            }
+            _ => Refusal::Failed(self.failed(UPDATE_ITEM, &error)),
+        })
+    }
+
+    /// Removes an item if the condition holds, or in any case.
+    pub async fn delete(
+        &self,
+        key: &ItemKey,
+        condition: Option<(&str, Values<'_>)>,
+    ) -> Result<(), Refusal> {
+        let mut call =
+            self.client.delete_item().table_name(&self.name).set_key(Some(self.key(key)));
+        if let Some((condition, values)) = condition {
+            call = call
+                .condition_expression(condition)
+                .set_expression_attribute_names(self.names(condition))
+                .set_expression_attribute_values(Some(sdk_values(values)))
+                .return_values_on_condition_check_failure(AllOld);
+        }
+        call.send().await.map(drop).map_err(|error| match error.as_service_error() {
+            Some(DeleteItemError::ConditionalCheckFailedException(refused)) => {
+                Refusal::Condition(old(refused.item()))
+            }
+            _ => Refusal::Failed(self.failed(DELETE_ITEM, &error)),
+        })
+    }
+
+    /// Every item of a partition, or the one with this sort key; all pages.
+    pub async fn query(
+        &self,
+        partition: &str,
+        sort: Option<&str>,
+    ) -> Result<Vec<(ItemKey, Attributes)>, ProgressError> {
+        let condition = if sort.is_some() { "#pk = :pk AND #sk = :sk" } else { "#pk = :pk" };
+        let values = std::iter::once((":pk", partition)).chain(sort.map(|sort| (":sk", sort)));
+        let values = values.map(|(name, text)| (name, Value::from(text))).collect();
+        let call = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .consistent_read(true)
+            .key_condition_expression(condition)
+            .set_expression_attribute_names(self.names(condition))
+            .set_expression_attribute_values(Some(sdk_values(values)));
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let page = call
+                .clone()
+                .set_exclusive_start_key(start.take())
+                .send()
+                .await
+                .map_err(|error| self.failed(QUERY, &error))?;
+            for item in page.items.unwrap_or_default() {
+                let item = attributes(&item);
+                let sort = match item.get(&self.sort_key) {
+                    Some(Value::Text(sort)) => sort.clone(),
+                    _ => String::new(),
+                };
+                items.push((ItemKey { partition: partition.to_owned(), sort }, item));
+            }
+            match page.last_evaluated_key {
+                Some(last) if !last.is_empty() => start = Some(last),
+                _ => return Ok(items),
+            }
+        }
+    }
+
+    fn failed<E>(&self, action: &'static str, error: &SdkError<E, HttpResponse>) -> ProgressError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let failure = Failure::of(error);
+        let name = action.trim_start_matches("dynamodb:");
+        let sentence = || format!("{name}: {}", failure.message);
+        match failure.code.as_deref() {
+            Some("ResourceNotFoundException") => ProgressError::Unsuitable(format!(
+                "there is no table {} in {}: set TABLE_NAME to one that exists, and AWS_REGION to where it is",
+                self.name, self.region
+            )),
+            Some(
+                "ValidationException"
+                | "SerializationException"
+                | "UnknownOperationException"
+                | "ItemCollectionSizeLimitExceededException",
+            ) => ProgressError::Unsuitable(sentence()),
+            _ if failure.is_denied() => {
+                ProgressError::AccessDenied { action, message: failure.message }
+            }
+            _ if failure.is_credentials() || failure.not_sent => {
+                ProgressError::Credentials(sentence())
+            }
+            _ => ProgressError::Unavailable(sentence()),
+        }
+    }
+}
+
+/// Whether a table can hold progress; a sentence about what to do if not.
+fn suits(wanted: &Table, table: &TableDescription) -> Result<(), String> {
+    let Table { name, partition_key, sort_key, .. } = wanted;
+    match table.table_status() {
+        // An updating table is read and written as ever.
+        Some(TableStatus::Active | TableStatus::Updating) | None => {}
+        Some(status) => {
+            return Err(format!("table {name} is {status}: it can be used once it is ACTIVE"));
+        }
+    }
+    let part = |kind: KeyType| {
+        let element = table.key_schema().iter().find(|element| *element.key_type() == kind)?;
+        let name = element.attribute_name();
+        let kind = table
+            .attribute_definitions()
+            .iter()
+            .find(|definition| definition.attribute_name() == name)
+            .map_or(ScalarAttributeType::S, |found| found.attribute_type().clone());
+        Some((name.to_owned(), kind))
+    };
+    let (partition, sort) = (part(KeyType::Hash), part(KeyType::Range));
+    let word = |kind: &ScalarAttributeType| match kind {
+        ScalarAttributeType::N => "number",
+        ScalarAttributeType::B => "binary",
+        _ => "string",
+    };
+    let has = match (&partition, &sort) {
+        (Some((partition, p)), Some((sort, s))) => format!(
+            "table {name} has the partition key {partition} ({}) and the sort key {sort} ({})",
+            word(p),
+            word(s)
+        ),
+        (Some((partition, p)), None) => {
+            format!("table {name} has the partition key {partition} ({}) and no sort key", word(p))
+        }
+        _ => format!("table {name} has no partition key"),
+    };
+    let (Some((partition, ScalarAttributeType::S)), Some((sort, ScalarAttributeType::S))) =
+        (&partition, &sort)
+    else {
+        return Err(format!(
+            "{has}, but progress needs both, and both strings: set TABLE_NAME to a table that has them"
+        ));
+    };
+    if (partition, sort) != (partition_key, sort_key) {
+        return Err(format!(
+            "{has}, but {partition_key} and {sort_key} were expected: set TABLE_PARTITION_KEY={partition} and TABLE_SORT_KEY={sort}"
+        ));
+    }
+    Ok(())
+}
+
+fn old(item: Option<&HashMap<String, AttributeValue>>) -> Option<Attributes> {
+    item.filter(|item| !item.is_empty()).map(attributes)
+}
+
+fn attributes(item: &HashMap<String, AttributeValue>) -> Attributes {
+    item.iter().map(|(name, value)| (name.clone(), from_sdk(value))).collect()
+}
+
+fn from_sdk(value: &AttributeValue) -> Value {
+    match value {
+        AttributeValue::S(text) => Value::Text(text.clone()),
+        AttributeValue::N(digits) => Value::Number(digits.clone()),
+        AttributeValue::Bool(bool) => Value::Bool(*bool),
+        AttributeValue::L(list) => Value::List(list.iter().map(from_sdk).collect()),
+        AttributeValue::M(map) => Value::Map(attributes(map)),
+        _ => Value::Foreign,
+    }
+}
+
+fn to_sdk(value: Value) -> AttributeValue {
+    match value {
+        Value::Text(text) => AttributeValue::S(text),
+        Value::Number(digits) => AttributeValue::N(digits),
+        Value::Bool(bool) => AttributeValue::Bool(bool),
+        Value::List(list) => AttributeValue::L(list.into_iter().map(to_sdk).collect()),
+        Value::Map(map) => {
+            AttributeValue::M(map.into_iter().map(|(name, value)| (name, to_sdk(value))).collect())
+        }
+        Value::Foreign => AttributeValue::Null(true),
+    }
+}
+
+fn sdk_values(values: Values<'_>) -> HashMap<String, AttributeValue> {
+    values.into_iter().map(|(name, value)| (name.to_owned(), to_sdk(value))).collect()
+}

@@ -1,0 +1,121 @@
+//! Who may write: the verdict on a write, given the lease it finds.
+//!
+//! Pure, and the same for every store: memory asks before it writes, the table asks
+//! when DynamoDB has refused a condition. Invariant: the counter only grows, so a lease
+//! that has passed on never fits again, and a write is taken for the caller's own only
+//! when what it would have left behind is what stands there.
+
+use super::{Lease, ProgressError, WorkerId};
+
+/// What is to be done about a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Its condition holds.
+    Write,
+    /// It has happened: its answer was lost.
+    Done,
+    /// The lease is another's now, or nobody's.
+    Lost(Option<WorkerId>),
+}
+
+impl Verdict {
+    /// The end of a write whose condition the store has refused.
+    pub fn after_refusal(self) -> Result<(), ProgressError> {
+        match self {
+            Self::Done => Ok(()),
+            Self::Lost(owner) => Err(ProgressError::LeaseLost { owner }),
+            Self::Write => Err(ProgressError::Unavailable(
+                "the item changed between the write and the look at what refused it".to_owned(),
+            )),
+        }
+    }
+}
+
+/// The lease that a take would leave behind.
+pub(super) fn taken(seen: Option<&Lease>, worker: &WorkerId) -> Lease {
+    Lease { owner: Some(worker.clone()), counter: seen.map_or(0, |seen| seen.counter) + 1 }
+}
+
+/// A take of what was `seen`.
+pub(super) fn take(current: Option<&Lease>, seen: Option<&Lease>, worker: &WorkerId) -> Verdict {
+    if current == seen {
+        Verdict::Write
+    } else if current == Some(&taken(seen, worker)) {
+        Verdict::Done
+    } else {
+        lost(current)
+    }
+}
+
+/// A write under `lease` that may be repeated without harm.
+pub(super) fn held(current: Option<&Lease>, lease: &Lease) -> Verdict {
+    // Nobody writes under a lease that nobody holds.
+    if current == Some(lease) && lease.owner.is_some() { Verdict::Write } else { lost(current) }
+}
+
+/// The release of `lease`.
+pub(super) fn release(current: Option<&Lease>, lease: &Lease) -> Verdict {
+    let released = Lease { owner: None, counter: lease.counter };
+    if current == Some(&released) { Verdict::Done } else { held(current, lease) }
+}
+
+/// The removal of the item that `lease` is of.
+pub(super) fn forget(current: Option<&Lease>, lease: &Lease) -> Verdict {
+    if current.is_none() { Verdict::Done } else { held(current, lease) }
+}
+
+fn lost(current: Option<&Lease>) -> Verdict {
+    Verdict::Lost(current.and_then(|lease| lease.owner.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lease() -> impl Strategy<Value = Lease> {
+        (proptest::option::of(0..3u8), 1..4u64).prop_map(|(owner, counter)| Lease {
+            owner: owner.map(|n| WorkerId::from(format!("w{n}").as_str())),
+            counter,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_lease_never_fits_again_after_a_take(
+            before in proptest::option::of(lease()),
+            old in lease(),
+            worker in 0..3u8,
+        ) {
+            let worker = WorkerId::from(format!("w{worker}").as_str());
+            prop_assume!(take(before.as_ref(), before.as_ref(), &worker) == Verdict::Write);
+            prop_assume!(before.as_ref().is_none_or(|before| before.counter >= old.counter));
+            let now = taken(before.as_ref(), &worker);
+            prop_assume!(now != old);
+            let lost = Verdict::Lost(Some(worker.clone()));
+            prop_assert_eq!(held(Some(&now), &old), lost.clone());
+            prop_assert_eq!(release(Some(&now), &old), lost.clone());
+            prop_assert_eq!(forget(Some(&now), &old), lost);
+        }
+
+        #[test]
+        fn what_a_write_leaves_behind_is_known_as_its_own(
+            before in proptest::option::of(lease()),
+            worker in 0..3u8,
+        ) {
+            let worker = WorkerId::from(format!("w{worker}").as_str());
+            let now = taken(before.as_ref(), &worker);
+            prop_assert_eq!(take(Some(&now), before.as_ref(), &worker), Verdict::Done);
+            let released = Lease { owner: None, ..now.clone() };
+            prop_assert_eq!(release(Some(&released), &now), Verdict::Done);
+            prop_assert_eq!(forget(None, &now), Verdict::Done);
+        }
+    }
+
+    #[test]
+    fn a_lease_without_an_owner_allows_nothing() {
+        let nobodys = Lease { owner: None, counter: 3 };
+        assert_eq!(held(Some(&nobodys), &nobodys), Verdict::Lost(None));
+        assert_eq!(forget(Some(&nobodys), &nobodys), Verdict::Lost(None));
+    }
+}

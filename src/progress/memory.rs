@@ -1,0 +1,335 @@
+//! Progress in this process: for tests and for `streamgate local`.
+//!
+//! Owns no rule of its own; [`super::fencing`] judges every write as it does for the
+//! table. Several workers share one store through [`MemoryProgress::view`], and each
+//! view can be cut off by itself. Invariant: a call happens wholly or not at all.
+
+use super::fencing::{self, Verdict};
+use super::{
+    Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, NewShard, Progress, ProgressError,
+    ShardProgress, WorkerId, first_take, item,
+};
+use crate::source::ShardId;
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+/// How the store answers a view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryFault {
+    /// Every call does what it says.
+    #[default]
+    None,
+    /// Nothing happens, and every call answers [`ProgressError::Unavailable`].
+    Unreachable,
+    /// Writes happen, but are answered with [`ProgressError::Unavailable`].
+    AnswersLost,
+}
+
+/// How many writes of each kind were asked for. Refused ones count too: the table
+/// charges for them. Those that never reached the store do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryWrites {
+    /// [`Progress::heartbeat`]
+    pub heartbeats: u64,
+    /// [`Progress::retire`]
+    pub retirements: u64,
+    /// [`Progress::take`]
+    pub takes: u64,
+    /// [`Progress::release`]
+    pub releases: u64,
+    /// [`Progress::seeded`]
+    pub seeds: u64,
+    /// [`Progress::checkpoint`], each position by itself.
+    pub checkpoints: u64,
+    /// [`Progress::forget`]
+    pub forgets: u64,
+}
+
+impl MemoryWrites {
+    /// All writes but the heartbeats, which an idle system is allowed.
+    pub fn besides_heartbeats(&self) -> u64 {
+        self.retirements + self.takes + self.releases + self.seeds + self.checkpoints + self.forgets
+    }
+}
+
+/// One worker's view of a store in memory.
+#[derive(Debug, Default)]
+pub struct MemoryProgress {
+    store: Arc<Mutex<Store>>,
+    view: Mutex<View>,
+}
+
+#[derive(Debug, Default)]
+struct Store {
+    stream: Option<Lease>,
+    seeded: bool,
+    workers: BTreeMap<WorkerId, u64>,
+    shards: BTreeMap<ShardId, ShardProgress>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct View {
+    fault: MemoryFault,
+    writes: MemoryWrites,
+}
+
+impl MemoryProgress {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Another view of the same store, with its own fault and its own counts.
+    pub fn view(&self) -> Self {
+        Self { store: Arc::clone(&self.store), view: Mutex::default() }
+    }
+
+    /// From now on this view's calls answer so.
+    pub fn set_fault(&self, fault: MemoryFault) {
+        lock(&self.view).fault = fault;
+    }
+
+    /// The writes asked for through this view since it was made.
+    pub fn writes(&self) -> MemoryWrites {
+        lock(&self.view).writes
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, ProgressError> {
+        match lock(&self.view).fault {
+            MemoryFault::Unreachable => Err(unreachable()),
+            MemoryFault::None | MemoryFault::AnswersLost => Ok(read(&lock(&self.store))),
+        }
+    }
+
+    fn write<T>(
+        &self,
+        count: impl FnOnce(&mut MemoryWrites),
+        write: impl FnOnce(&mut Store) -> Result<T, ProgressError>,
+    ) -> Result<T, ProgressError> {
+        let mut view = lock(&self.view);
+        if view.fault == MemoryFault::Unreachable {
+            return Err(unreachable());
+        }
+        count(&mut view.writes);
+        let answer = write(&mut lock(&self.store));
+        match view.fault {
+            MemoryFault::AnswersLost => {
+                Err(ProgressError::Unavailable("the answer was lost".to_owned()))
+            }
+            _ => answer,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while held")
+}
+
+fn unreachable() -> ProgressError {
+    ProgressError::Unavailable("the store is out of reach".to_owned())
+}
+
+impl Store {
+    fn lease(&self, key: &LeaseKey) -> Option<&Lease> {
+        match key {
+            LeaseKey::Stream => self.stream.as_ref(),
+            LeaseKey::Shard(shard) => self.shards.get(shard).map(|item| &item.lease),
+        }
+    }
+
+    fn take(
+        &mut self,
+        key: &LeaseKey,
+        seen: Option<&Lease>,
+        worker: &WorkerId,
+        new: Option<&NewShard>,
+    ) -> Result<Lease, ProgressError> {
+        let taken = fencing::taken(seen, worker);
+        let first = if seen.is_none() { first_take(key, new)? } else { None };
+        match fencing::take(self.lease(key), seen, worker) {
+            Verdict::Write => {}
+            verdict => return verdict.after_refusal().map(|()| taken),
+        }
+        match (key, first) {
+            (LeaseKey::Stream, _) => self.stream = Some(taken.clone()),
+            (LeaseKey::Shard(shard), Some(first)) => {
+                let begun = ShardProgress {
+                    shard: shard.clone(),
+                    parent: first.parent.clone(),
+                    lease: taken.clone(),
+                    position: item::kept_position(&first.position),
+                    updated: item::kept(SystemTime::now()),
+                    gaps: Vec::new(),
+                };
+                self.shards.insert(shard.clone(), begun);
+            }
+            (LeaseKey::Shard(shard), None) => self.set_lease(shard, taken.clone()),
+        }
+        Ok(taken)
+    }
+
+    fn release(&mut self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
+        let verdict = fencing::release(self.lease(key), lease);
+        if verdict != Verdict::Write {
+            return verdict.after_refusal();
+        }
+        let released = Lease { owner: None, counter: lease.counter };
+        match key {
+            LeaseKey::Stream => self.stream = Some(released),
+            LeaseKey::Shard(shard) => self.set_lease(shard, released),
+        }
+        Ok(())
+    }
+
+    fn set_lease(&mut self, shard: &ShardId, lease: Lease) {
+        if let Some(item) = self.shards.get_mut(shard) {
+            item.lease = lease;
+        }
+    }
+
+    fn seed(&mut self, lease: &Lease) -> Result<(), ProgressError> {
+        match fencing::held(self.stream.as_ref(), lease) {
+            Verdict::Write => {
+                self.seeded = true;
+                Ok(())
+            }
+            verdict => verdict.after_refusal(),
+        }
+    }
+
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), ProgressError> {
+        let item = self.shards.get_mut(&checkpoint.shard);
+        let verdict = fencing::held(item.as_ref().map(|item| &item.lease), &checkpoint.lease);
+        let (Verdict::Write, Some(item)) = (&verdict, item) else {
+            return verdict.after_refusal();
+        };
+        item.position = item::kept_position(&checkpoint.position);
+        item.updated = item::kept(SystemTime::now());
+        if let Some(gap) = &checkpoint.gap {
+            let mark = |gap: &Gap| item::gap_mark(gap);
+            if item.gaps.last().map(mark) != Some(mark(gap)) {
+                item.gaps.push(item::kept_gap(gap));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError> {
+        let current = self.shards.get(shard).map(|item| &item.lease);
+        match fencing::forget(current, lease) {
+            Verdict::Write => {
+                self.shards.remove(shard);
+                Ok(())
+            }
+            verdict => verdict.after_refusal(),
+        }
+    }
+}
+
+#[async_trait]
+impl Progress for MemoryProgress {
+    async fn describe(&self) -> Result<(), ProgressError> {
+        self.read(|_| ())
+    }
+
+    async fn coordination(&self) -> Result<Coordination, ProgressError> {
+        self.read(|store| Coordination {
+            stream: store.stream.clone(),
+            seeded: store.seeded,
+            workers: store
+                .workers
+                .iter()
+                .map(|(worker, beat)| Heartbeat { worker: worker.clone(), beat: *beat })
+                .collect(),
+        })
+    }
+
+    async fn load(&self) -> Result<Vec<ShardProgress>, ProgressError> {
+        self.read(|store| store.shards.values().cloned().collect())
+    }
+
+    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError> {
+        self.write(
+            |writes| writes.heartbeats += 1,
+            |store| {
+                let last = store.workers.entry(worker.clone()).or_insert(beat);
+                *last = beat.max(*last);
+                Ok(())
+            },
+        )
+    }
+
+    async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+        self.write(
+            |writes| writes.retirements += 1,
+            |store| {
+                store.workers.remove(worker);
+                Ok(())
+            },
+        )
+    }
+
+    async fn take(
+        &self,
+        key: &LeaseKey,
+        seen: Option<&Lease>,
+        worker: &WorkerId,
+        new: Option<&NewShard>,
+    ) -> Result<Lease, ProgressError> {
+        self.write(|writes| writes.takes += 1, |store| store.take(key, seen, worker, new))
+    }
+
+    async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
+        self.write(|writes| writes.releases += 1, |store| store.release(key, lease))
+    }
+
+    async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError> {
+        self.write(|writes| writes.seeds += 1, |store| store.seed(lease))
+    }
+
+    async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
+        checkpoints
+            .iter()
+            .map(|checkpoint| {
+                self.write(|writes| writes.checkpoints += 1, |store| store.checkpoint(checkpoint))
+            })
+            .collect()
+    }
+
+    async fn forget(&self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError> {
+        self.write(|writes| writes.forgets += 1, |store| store.forget(shard, lease))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lost_answer_is_mended_by_asking_again() {
+        let progress = MemoryProgress::new();
+        let worker = WorkerId::from("w1");
+        progress.set_fault(MemoryFault::AnswersLost);
+        let lost = progress.take(&LeaseKey::Stream, None, &worker, None).await;
+        assert!(matches!(lost, Err(ProgressError::Unavailable(_))));
+        progress.set_fault(MemoryFault::None);
+        let lease = progress.take(&LeaseKey::Stream, None, &worker, None).await.unwrap();
+        assert_eq!(lease, Lease { owner: Some(worker), counter: 1 });
+        assert_eq!(progress.writes(), MemoryWrites { takes: 2, ..MemoryWrites::default() });
+    }
+
+    #[tokio::test]
+    async fn a_view_that_is_cut_off_changes_nothing_and_the_others_go_on() {
+        let (one, worker) = (MemoryProgress::new(), WorkerId::from("w1"));
+        let other = one.view();
+        one.set_fault(MemoryFault::Unreachable);
+        assert!(one.heartbeat(&worker, 1).await.is_err());
+        assert!(one.coordination().await.is_err());
+        assert_eq!(one.writes(), MemoryWrites::default());
+        assert_eq!(other.coordination().await.unwrap(), Coordination::default());
+        other.heartbeat(&worker, 1).await.unwrap();
+        assert_eq!((other.writes().heartbeats, other.writes().besides_heartbeats()), (1, 0));
+    }
+}
