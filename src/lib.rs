@@ -8,9 +8,13 @@
 pub mod arn;
 pub mod aws;
 pub mod backoff;
+pub mod batch;
 pub mod budget;
 pub mod clock;
+pub mod frontier;
+pub mod lineage;
 pub mod polling;
 pub mod progress;
 pub mod record;
 pub mod source;
+pub mod telemetry;

@@ -1,0 +1,96 @@
+//! The contiguous frontier: how far everything is finished, whatever finished first.
+//!
+//! Owns the rule that only contiguous finished work moves the checkpoint. Pure. A crash
+//! delivers again what lies behind the last durable checkpoint: the work in flight and
+//! what was finished since then, never less and never anything before it.
+
+use crate::progress::{Gap, Position};
+use std::collections::VecDeque;
+
+/// A piece of work taken up, in the order of the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// How far a shard is finished, in memory.
+#[derive(Debug, Default)]
+pub struct Frontier {
+    open: VecDeque<Entry>,
+    /// The ticket of the entry at the front of `open`.
+    front: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    mark: Mark,
+    finished: bool,
+}
+
+/// What is true once a piece of work and all before it are finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The position reached.
+    pub position: Position,
+    /// Nothing of the application's was in it: the consumer's own records alone moved
+    /// the position, and writing it down at once would make the next of them.
+    pub quiet: bool,
+    /// A gap that was passed on the way.
+    pub gap: Option<Gap>,
+}
+
+impl Frontier {
+    /// Takes up the next piece of work; `mark` holds when it and all before it are done.
+    pub fn begin(&mut self, mark: Mark) -> Ticket {
+        self.open.push_back(Entry { mark, finished: false });
+        Ticket(self.front + self.open.len() as u64 - 1)
+    }
+
+    /// The piece is finished. Gives the marks that hold now and did not before, oldest
+    /// first; none while earlier work is open.
+    pub fn finish(&mut self, ticket: Ticket) -> Vec<Mark> {
+        if let Some(entry) = ticket
+            .0
+            .checked_sub(self.front)
+            .and_then(|index| self.open.get_mut(usize::try_from(index).ok()?))
+        {
+            entry.finished = true;
+        }
+        let mut reached = Vec::new();
+        while self.open.front().is_some_and(|entry| entry.finished) {
+            let entry = self.open.pop_front().expect("looked at above");
+            self.front += 1;
+            reached.push(entry.mark);
+        }
+        reached
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn mark(number: usize) -> Mark {
+        let position = Position::After(number.to_string().parse().unwrap());
+        Mark { position, quiet: false, gap: None }
+    }
+
+    proptest! {
+        /// In whatever order work finishes, the frontier is the longest finished prefix.
+        #[test]
+        fn is_the_longest_finished_prefix(count in 1usize..60, order in any::<u64>(), again: bool) {
+            let mut frontier = Frontier::default();
+            let mut tickets: Vec<(usize, Ticket)> =
+                (0..count).map(|n| (n, frontier.begin(mark(n)))).collect();
+            fastrand::Rng::with_seed(order).shuffle(&mut tickets);
+            let (mut done, mut reached) = (vec![false; count], Vec::new());
+            for (n, ticket) in tickets {
+                done[n] = true;
+                reached.extend(frontier.finish(ticket));
+                if again { prop_assert!(frontier.finish(ticket).is_empty()); }
+                let prefix = done.iter().take_while(|done| **done).count();
+                prop_assert_eq!(reached.len(), prefix);
+            }
+            prop_assert_eq!(reached, (0..count).map(mark).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What the outside may see: metrics, logs, health, status.
+//!
+//! Owns names and forms; the numbers are put in by the rooms that know them.
+
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod status;
