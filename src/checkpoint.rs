@@ -1,0 +1,350 @@
+//! Makes positions durable: rarely enough to be cheap, and at once where it matters.
+//!
+//! Owns when a position is written: at most once in `CHECKPOINT_INTERVAL` for a shard,
+//! at most once in five minutes where only the consumer's own records moved it, and at
+//! once at shard end, at a stop and for a gap. All shards that are due go in one call.
+//!
+//! What a crash delivers again: per shard, the batch in flight and what was delivered
+//! since its last write, that is at most `CHECKPOINT_INTERVAL` and one write's time.
+//! Invariant: a position is written only after everything before it was delivered, and
+//! never under a lease that is known to be lost.
+
+use crate::backoff::Backoff;
+use crate::clock;
+use crate::frontier::Mark;
+use crate::progress::{Checkpoint, Lease, Position, Progress, ProgressError};
+use crate::source::ShardId;
+use crate::telemetry::metrics::{Metrics, epoch_seconds};
+use crate::telemetry::status::{Board, Part};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// How long a position that only own records moved may wait. Each write of it makes
+/// another own record where the table streams to itself: this keeps idle idle.
+const QUIET_INTERVAL: Duration = Duration::from_secs(300);
+/// Retries of a store that does not answer, all shards together.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// Writes the positions of all shards of a process.
+pub struct Checkpointer {
+    store: Arc<dyn Progress>,
+    interval: Duration,
+    metrics: Arc<Metrics>,
+    board: Arc<Board>,
+    slots: Mutex<BTreeMap<ShardId, Slot>>,
+    /// Something may be due earlier than known.
+    wake: Notify,
+    /// Something was written, or a lease found lost.
+    settled: Notify,
+}
+
+struct Slot {
+    lease: Lease,
+    /// Not durable yet. Marks are folded into one unless two of them carry gaps.
+    pending: VecDeque<Mark>,
+    last_write: Option<Instant>,
+    urgent: bool,
+    /// Cancelled when the store says that the lease has passed on.
+    lost: CancellationToken,
+}
+
+/// One shard's way to its durable position. Dropping it forgets what is pending.
+pub struct ShardCheckpoint {
+    checkpointer: Arc<Checkpointer>,
+    shard: ShardId,
+    lost: CancellationToken,
+}
+
+/// The lease has passed on; nothing more may be written for the shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseLost;
+
+impl Checkpointer {
+    /// Writes to `store` once [`Self::run`] runs.
+    pub fn new(
+        store: Arc<dyn Progress>,
+        interval: Duration,
+        metrics: Arc<Metrics>,
+        board: Arc<Board>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            interval,
+            metrics,
+            board,
+            slots: Mutex::default(),
+            wake: Notify::new(),
+            settled: Notify::new(),
+        })
+    }
+
+    /// Begins to keep `shard`'s position under `lease`. `lost` is cancelled when the
+    /// store says that the lease has passed on.
+    pub fn shard(
+        self: &Arc<Self>,
+        shard: ShardId,
+        lease: Lease,
+        lost: CancellationToken,
+    ) -> ShardCheckpoint {
+        let slot = Slot {
+            lease,
+            pending: VecDeque::new(),
+            last_write: None,
+            urgent: false,
+            lost: lost.clone(),
+        };
+        self.lock().insert(shard.clone(), slot);
+        ShardCheckpoint { checkpointer: Arc::clone(self), shard, lost }
+    }
+
+    /// Writes what is due, for ever; drop it to stop.
+    pub async fn run(&self) {
+        let mut retry = RETRY;
+        loop {
+            let wake = self.wake.notified();
+            match self.next_due() {
+                None => wake.await,
+                Some(due) if due > Instant::now() => {
+                    tokio::select! {
+                        () = wake => {}
+                        () = tokio::time::sleep_until(due) => {}
+                    }
+                }
+                Some(_) => {
+                    if self.write_due().await {
+                        retry.reset();
+                    } else {
+                        let wait = retry.next(fastrand::f64());
+                        if retry.failures().is_power_of_two() {
+                            let failures = retry.failures();
+                            warn!(
+                                failures,
+                                retry_in_ms = wait.as_millis() as u64,
+                                "positions could not be written, trying again"
+                            );
+                        }
+                        tokio::time::sleep(wait).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.lock().values().filter_map(|slot| slot.due(self.interval, now)).min()
+    }
+
+    /// Writes every slot that is due; whether the store answered all of them.
+    async fn write_due(&self) -> bool {
+        let now = Instant::now();
+        let checkpoints: Vec<Checkpoint> = self
+            .lock()
+            .iter()
+            .filter(|(_, slot)| slot.due(self.interval, now).is_some_and(|due| due <= now))
+            .filter_map(|(shard, slot)| {
+                let mark = slot.pending.front()?;
+                Some(Checkpoint {
+                    shard: shard.clone(),
+                    lease: slot.lease.clone(),
+                    position: mark.position.clone(),
+                    gap: mark.gap.clone(),
+                })
+            })
+            .collect();
+        let results = self.store.checkpoint(&checkpoints).await;
+        let mut answered = true;
+        for (checkpoint, result) in checkpoints.iter().zip(results) {
+            answered &= self.settle(checkpoint, result);
+        }
+        self.settled.notify_waiters();
+        answered
+    }
+
+    /// Takes in one result; whether the store answered.
+    fn settle(&self, checkpoint: &Checkpoint, result: Result<(), ProgressError>) -> bool {
+        let outcome = |outcome| self.metrics.checkpoints.with_label_values(&[outcome]).inc();
+        let mut slots = self.lock();
+        let slot = slots.get_mut(&checkpoint.shard).filter(|slot| slot.lease == checkpoint.lease);
+        match result {
+            Ok(()) => {
+                outcome("ok");
+                self.metrics.last_checkpoint.set(epoch_seconds(clock::now()));
+                if self.board.well(Part::Checkpoints) {
+                    info!("progress can be written again");
+                }
+                if let Some(slot) = slot {
+                    slot.last_write = Some(Instant::now());
+                    slot.wrote(checkpoint);
+                }
+                true
+            }
+            Err(ProgressError::LeaseLost { owner }) => {
+                outcome("lease_lost");
+                if let Some(slot) = slot {
+                    warn!(shard = %checkpoint.shard, owner = owner.as_ref().map(tracing::field::display), "lease lost, the shard is stopped without a checkpoint");
+                    slot.pending.clear();
+                    slot.lost.cancel();
+                }
+                true
+            }
+            Err(error) => {
+                outcome("error");
+                self.board.trouble(Part::Checkpoints, &error.to_string());
+                false
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Slot>> {
+        self.slots.lock().expect("no panic while held")
+    }
+}
+
+impl Slot {
+    /// When it has to be written; `now` for at once, `None` for nothing to write.
+    fn due(&self, interval: Duration, now: Instant) -> Option<Instant> {
+        let mark = self.pending.front()?;
+        if self.urgent || mark.gap.is_some() {
+            return Some(now);
+        }
+        let interval = if mark.quiet { interval.max(QUIET_INTERVAL) } else { interval };
+        Some(self.last_write.map_or(now, |last| last + interval))
+    }
+
+    fn advance(&mut self, mark: Mark) {
+        match self.pending.back_mut() {
+            Some(last) if last.gap.is_none() || mark.gap.is_none() => {
+                last.position = mark.position;
+                last.quiet &= mark.quiet;
+                last.gap = last.gap.take().or(mark.gap);
+            }
+            _ => self.pending.push_back(mark),
+        }
+    }
+
+    /// Removes what `checkpoint` made durable; what was folded in since then stays.
+    fn wrote(&mut self, checkpoint: &Checkpoint) {
+        let Some(mark) = self.pending.front_mut() else { return };
+        if mark.position == checkpoint.position && mark.gap == checkpoint.gap {
+            self.pending.pop_front();
+        } else if mark.gap == checkpoint.gap {
+            mark.gap = None;
+        }
+        self.urgent &= !self.pending.is_empty();
+    }
+}
+
+impl ShardCheckpoint {
+    /// Everything up to `mark` is delivered. Returns at once.
+    pub fn advance(&self, mark: Mark) {
+        let mut slots = self.checkpointer.lock();
+        if let Some(slot) = slots.get_mut(&self.shard) {
+            let was_idle = slot.pending.is_empty() || mark.gap.is_some();
+            let was_quiet = slot.pending.front().is_some_and(|first| first.quiet);
+            slot.advance(mark);
+            if was_idle || was_quiet {
+                self.checkpointer.wake.notify_one();
+            }
+        }
+    }
+
+    /// Writes what is pending now and waits until it is durable, as long as it takes.
+    ///
+    /// # Errors
+    /// [`LeaseLost`] when the store says so.
+    pub async fn flush(&self) -> Result<(), LeaseLost> {
+        loop {
+            let settled = self.checkpointer.settled.notified();
+            let mut settled = std::pin::pin!(settled);
+            settled.as_mut().enable();
+            if self.lost.is_cancelled() {
+                return Err(LeaseLost);
+            }
+            {
+                let mut slots = self.checkpointer.lock();
+                match slots.get_mut(&self.shard) {
+                    Some(slot) if !slot.pending.is_empty() => slot.urgent = true,
+                    _ => return Ok(()),
+                }
+            }
+            self.checkpointer.wake.notify_one();
+            settled.await;
+        }
+    }
+
+    /// Writes the sentinel of a shard that was delivered to its end, and waits for it.
+    ///
+    /// # Errors
+    /// [`LeaseLost`] when the store says so.
+    pub async fn end(&self) -> Result<(), LeaseLost> {
+        self.advance(Mark { position: Position::ShardEnd, quiet: false, gap: None });
+        self.flush().await
+    }
+}
+
+impl Drop for ShardCheckpoint {
+    fn drop(&mut self) {
+        self.checkpointer.lock().remove(&self.shard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Gap;
+    use std::time::SystemTime;
+
+    fn mark(number: u64, quiet: bool) -> Mark {
+        let position = Position::After(number.to_string().parse().unwrap());
+        Mark { position, quiet, gap: None }
+    }
+
+    fn slot() -> Slot {
+        let lease = Lease { owner: Some("w".into()), counter: 1 };
+        let lost = CancellationToken::new();
+        Slot { lease, pending: VecDeque::new(), last_write: None, urgent: false, lost }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn own_records_alone_wait_five_minutes_and_others_the_interval() {
+        let interval = Duration::from_secs(1);
+        let mut slot = slot();
+        let (written, now) = (Instant::now(), Instant::now() + interval / 2);
+        slot.pending.push_back(mark(0, false));
+        assert_eq!(
+            slot.due(interval, now),
+            Some(now),
+            "never written: at once, by the asker's clock"
+        );
+        slot.pending.clear();
+        slot.last_write = Some(written);
+        slot.advance(mark(1, true));
+        assert_eq!(slot.due(interval, now), Some(written + QUIET_INTERVAL));
+        slot.advance(mark(2, false));
+        assert_eq!(slot.due(interval, now), Some(written + interval));
+        slot.urgent = true;
+        assert_eq!(slot.due(interval, now), Some(now));
+    }
+
+    #[tokio::test]
+    async fn a_gap_stays_until_it_was_written_and_no_two_are_folded_into_one() {
+        let gap = |n: u64| Gap {
+            after: Some(n.to_string().parse().unwrap()),
+            resumed_at: None,
+            found_at: SystemTime::UNIX_EPOCH,
+        };
+        let mut slot = slot();
+        slot.advance(Mark { gap: Some(gap(1)), ..mark(1, false) });
+        slot.advance(mark(2, false));
+        slot.advance(Mark { gap: Some(gap(3)), ..mark(3, false) });
+        assert_eq!(slot.pending.len(), 2);
+        let first = slot.pending[0].clone();
+        assert_eq!((first.position, first.gap), (mark(2, false).position, Some(gap(1))));
+    }
+}

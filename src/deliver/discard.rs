@@ -1,0 +1,16 @@
+//! The handler `discard`: takes every batch and does nothing. For measuring, and for
+//! trying out permissions; the counting is done by the metrics as for any handler.
+
+use super::{Batch, Handler, HandlerError};
+use async_trait::async_trait;
+
+/// Takes every batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Discard;
+
+#[async_trait]
+impl Handler for Discard {
+    async fn handle(&self, _batch: &Batch) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! The handler `http(s)://…`: posts the event, a 2xx answer takes the batch.
+//!
+//! Owns the request and the reading of the answer. Redirects are not followed and
+//! count as failures, as do broken connections and answers that never end.
+
+use super::{Batch, Handler, HandlerError};
+use crate::record::Event;
+use crate::telemetry::metrics::InvocationOutcome;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, InvalidHeaderValue};
+use reqwest::{Client, Url, redirect};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// The answer's body is read and dropped, up to this: an unread body would cost the
+/// connection, an endless one is not waited for.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Posts batches to a URL.
+pub struct HttpHandler {
+    client: Client,
+    url: Url,
+    consumer: HeaderValue,
+}
+
+/// The handler could not be set up; nothing was contacted.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpHandlerError {
+    /// The TLS or connection setup of this machine.
+    #[error("the HTTP client could not be set up: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The consumer's name cannot be a header.
+    #[error("the consumer's name cannot be sent as a header: {0}")]
+    Name(#[from] InvalidHeaderValue),
+}
+
+impl HttpHandler {
+    /// Posts to `url`. Proxies of the environment are not used: a handler is a neighbour.
+    ///
+    /// # Errors
+    /// When TLS roots cannot be loaded or `consumer` is not a header value.
+    pub fn new(url: Url, consumer: &str) -> Result<Self, HttpHandlerError> {
+        let client = Client::builder()
+            .user_agent(concat!("streamgate/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .no_proxy()
+            .build()?;
+        Ok(Self { client, url, consumer: HeaderValue::from_str(consumer)? })
+    }
+}
+
+#[async_trait]
+impl Handler for HttpHandler {
+    async fn handle(&self, batch: &Batch) -> Result<(), HandlerError> {
+        let answer = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("Streamgate-Shard-Id", batch.shard.as_str())
+            .header("Streamgate-Attempt", batch.attempt)
+            .header("Streamgate-Consumer", self.consumer.clone())
+            .body(reqwest::Body::wrap(EventBody::new(batch.event())))
+            .send()
+            .await
+            .map_err(unreachable)?;
+        let status = answer.status();
+        drain(answer).await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(HandlerError::failed(format!("the handler answered {status}")))
+    }
+}
+
+async fn drain(mut answer: reqwest::Response) -> Result<(), HandlerError> {
+    let mut read = 0;
+    while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+        read += chunk.len();
+        if read > MAX_ANSWER_BYTES {
+            return Err(HandlerError::failed(format!(
+                "the handler's answer is larger than {MAX_ANSWER_BYTES} bytes"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn unreachable(error: reqwest::Error) -> HandlerError {
+    // The URL may hold a password.
+    let error = error.without_url();
+    // reqwest's own text stops at "error sending request"; the cause is what helps.
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    HandlerError { outcome: InvocationOutcome::Unreachable, message }
+}
+
+/// An event's slices as a request body of known length, written without joining them.
+struct EventBody {
+    slices: std::vec::IntoIter<Bytes>,
+    left: u64,
+}
+
+impl EventBody {
+    fn new(event: Event) -> Self {
+        Self { left: event.len() as u64, slices: event.into_slices().into_iter() }
+    }
+}
+
+impl http_body::Body for EventBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let slice = self.slices.next();
+        self.left -= slice.as_ref().map_or(0, |slice| slice.len() as u64);
+        Poll::Ready(slice.map(|slice| Ok(Frame::data(slice))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,355 @@
+//! Reads one shard, page after page, from a position to the shard's end.
+//!
+//! Owns the cursor: where it begins, its renewal when it expires, what to do when the
+//! position was trimmed, the pace of polling and the retry of everything that may pass.
+//! Does not look into records and does not know who takes them. Invariant: pages come
+//! in order and without holes, and a hole the stream itself has comes as a [`Gap`].
+//!
+//! The retry loop has no budget on purpose: a shard is given up only when the stream no
+//! longer lists it. Waits are capped and jittered, counted in `read_retries_total`, and
+//! logged at the first failure and each time their number doubles.
+
+use crate::backoff::Backoff;
+use crate::budget::Budget;
+use crate::clock;
+use crate::polling::{PollIntervals, Polled, Polling};
+use crate::progress::{Gap, Position};
+use crate::record::Record;
+use crate::source::{
+    IteratorPosition, Page, ShardId, ShardIterator, Source, SourceError, SourceErrorKind,
+    SourceOperation,
+};
+use crate::telemetry::metrics::{Metrics, epoch_seconds};
+use crate::telemetry::status::{Board, ShardStatus};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// Retries of what passes by itself: throttling, server faults, broken connections. The
+/// numbers are those DynamoDB recommends for throttled stream readers.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+/// A shard is gone when no listing has shown it for this long: listings are eventually
+/// consistent, and giving a shard up cannot be taken back.
+const GONE_AFTER: Duration = Duration::from_secs(90);
+/// Tries with credentials that are missing or not accepted before the first success.
+const CREDENTIAL_TRIES: u32 = 3;
+/// Failures in a row, about three seconds of them, after which the process is not ready.
+const TROUBLE_AFTER: u32 = 5;
+/// Retries of what a person has to mend: permissions, credentials, a stream that is gone.
+const RETRY_SLOWLY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+
+/// What all readers of a process share.
+#[derive(Clone)]
+pub struct ReaderContext {
+    /// The stream.
+    pub source: Arc<dyn Source>,
+    /// Bytes that may be buffered.
+    pub budget: Budget,
+    /// The pace at the tip.
+    pub intervals: PollIntervals,
+    /// Where reads are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where trouble is shown.
+    pub board: Arc<Board>,
+    /// Told when AWS refuses a call that has never worked: the process should end and
+    /// say which permission it lacks.
+    pub refused: tokio::sync::mpsc::Sender<SourceError>,
+}
+
+/// One thing read.
+#[derive(Debug)]
+pub enum Read {
+    /// A page; it may be empty.
+    Page {
+        /// Records that were lost before these.
+        gap: Option<Gap>,
+        /// In order.
+        records: Vec<Record>,
+    },
+    /// The shard has no more records and never will.
+    End {
+        /// Records that were lost before the end.
+        gap: Option<Gap>,
+    },
+}
+
+/// The cursor of one shard. `next` may be dropped while it waits; nothing is lost.
+pub struct Reader {
+    context: ReaderContext,
+    shard: ShardId,
+    /// Where a new iterator begins: what was last read, else where the shard begins.
+    from: IteratorPosition,
+    iterator: Option<ShardIterator>,
+    /// Records older than this are not delivered. Only set where the endpoint does not
+    /// know `AT_TIMESTAMP` and the shard is read from its trim horizon instead.
+    skip_before: Option<SystemTime>,
+    /// Found and not handed on yet.
+    gap: Option<Gap>,
+    /// The listing said that nothing will be added.
+    closed: bool,
+    ended: bool,
+    /// Since when the service says that it does not know the shard.
+    missing_since: Option<Instant>,
+    polling: Polling,
+    next_poll: Instant,
+    retry: Backoff,
+    retry_slowly: Backoff,
+}
+
+impl Reader {
+    /// A cursor that begins after `position`. `from_latest` begins at the tip instead,
+    /// once: from then on `position` counts again.
+    pub fn new(
+        context: ReaderContext,
+        shard: ShardId,
+        position: &Position,
+        from_latest: bool,
+        closed: bool,
+    ) -> Self {
+        let from = match position {
+            _ if from_latest => IteratorPosition::Latest,
+            Position::TrimHorizon | Position::ShardEnd => IteratorPosition::TrimHorizon,
+            Position::AtTimestamp(time) => IteratorPosition::AtTimestamp(*time),
+            Position::After(number) => IteratorPosition::After(number.clone()),
+        };
+        Self {
+            polling: Polling::new(context.intervals),
+            context,
+            shard,
+            from,
+            iterator: None,
+            skip_before: None,
+            gap: None,
+            closed,
+            missing_since: None,
+            ended: *position == Position::ShardEnd,
+            next_poll: Instant::now(),
+            retry: RETRY,
+            retry_slowly: RETRY_SLOWLY,
+        }
+    }
+
+    /// Obtains the first iterator now where the shard is read from its tip: records
+    /// written from here on are read even if the first poll is late. `since` is where
+    /// reading begins again if the iterator should be lost.
+    pub async fn open_at_tip(&mut self, since: SystemTime) {
+        while self.from == IteratorPosition::Latest {
+            match self.context.source.iterator(&self.shard, &self.from).await {
+                Ok(iterator) => {
+                    self.context.board.prove(SourceOperation::GetShardIterator);
+                    self.recovered();
+                    self.iterator = Some(iterator);
+                    self.from = IteratorPosition::AtTimestamp(since);
+                }
+                Err(error) => self.recover(error).await,
+            }
+        }
+    }
+
+    /// The next page, or the end. Waits as long as it takes.
+    pub async fn next(&mut self) -> Read {
+        while !self.ended {
+            tokio::time::sleep_until(self.next_poll).await;
+            match self.read().await {
+                Ok(page) => return page,
+                Err(error) => self.recover(error).await,
+            }
+        }
+        Read::End { gap: self.gap.take() }
+    }
+
+    async fn read(&mut self) -> Result<Read, SourceError> {
+        let source = Arc::clone(&self.context.source);
+        let room = self.context.budget.reserve().await;
+        let iterator = match &self.iterator {
+            Some(iterator) => iterator.clone(),
+            None => {
+                let iterator = source.iterator(&self.shard, &self.from).await?;
+                self.context.board.prove(SourceOperation::GetShardIterator);
+                self.iterator.insert(iterator).clone()
+            }
+        };
+        let mut page = source.records(&iterator).await?;
+        self.context.board.prove(SourceOperation::GetRecords);
+        let charge = Arc::new(room.charge(page.bytes));
+        for record in &mut page.records {
+            record.charge(Arc::clone(&charge));
+        }
+        Ok(self.accept(page))
+    }
+
+    fn accept(&mut self, page: Page) -> Read {
+        let now = clock::now();
+        self.recovered();
+        let metrics = &self.context.metrics;
+        metrics.records_polled.inc_by(page.records.len() as u64);
+        metrics.last_poll.set(epoch_seconds(now));
+        self.iterator = page.next;
+        self.ended = self.iterator.is_none();
+        let newest = page.records.last();
+        if let Some(newest) = newest {
+            self.from = IteratorPosition::After(newest.sequence_number());
+        }
+        let age = newest
+            .and_then(Record::created)
+            .map(|created| now.duration_since(created).unwrap_or_default());
+        let polled =
+            Polled { records: page.records.len(), bytes: page.bytes, age, closed: self.closed };
+        self.next_poll = Instant::now() + self.polling.wait(polled, fastrand::f64());
+        let mut gap = self.gap.take();
+        if let Some(gap) = &mut gap {
+            gap.resumed_at = page.records.first().map(Record::sequence_number);
+        }
+        Read::Page { gap, records: self.drop_early(page.records) }
+    }
+
+    fn drop_early(&self, mut records: Vec<Record>) -> Vec<Record> {
+        if let Some(start) = self.skip_before {
+            let before = records.len();
+            records.retain(|record| record.created().is_none_or(|created| created >= start));
+            self.context.metrics.records_before_start.inc_by((before - records.len()) as u64);
+        }
+        records
+    }
+
+    /// Does what the error asks for, and waits before the next try.
+    async fn recover(&mut self, error: SourceError) {
+        self.count(&error);
+        let mut slowly = false;
+        match error.kind {
+            SourceErrorKind::ExpiredIterator => self.iterator = None,
+            SourceErrorKind::Trimmed => self.lose_trimmed(),
+            SourceErrorKind::NotFound => {
+                self.iterator = None;
+                match self.look_for_shard().await {
+                    Found::Shard => self.missing_since = None,
+                    Found::StreamOnly => {
+                        let since = *self.missing_since.get_or_insert_with(Instant::now);
+                        if since.elapsed() >= GONE_AFTER {
+                            return self.end_vanished();
+                        }
+                        slowly = true;
+                    }
+                    Found::Unknown => slowly = true,
+                }
+            }
+            SourceErrorKind::Invalid => {
+                self.iterator = None;
+                if let IteratorPosition::AtTimestamp(time) = self.from
+                    && error.operation == SourceOperation::GetShardIterator
+                {
+                    self.skip_before = Some(time);
+                    self.from = IteratorPosition::TrimHorizon;
+                }
+            }
+            SourceErrorKind::AccessDenied | SourceErrorKind::Credentials => {
+                // Credentials may be late where an agent hands them out.
+                let settled = error.kind == SourceErrorKind::AccessDenied
+                    || self.retry_slowly.failures() >= CREDENTIAL_TRIES;
+                if settled && !self.context.board.is_proved(error.operation) {
+                    // Full or closed: another shard has said it already.
+                    let _ = self.context.refused.try_send(error.clone());
+                }
+                slowly = true;
+            }
+            SourceErrorKind::Throttled
+            | SourceErrorKind::Unavailable
+            | SourceErrorKind::Malformed => {}
+        }
+        let backoff = if slowly { &mut self.retry_slowly } else { &mut self.retry };
+        let wait = backoff.next(fastrand::f64());
+        let failures = self.retry.failures() + self.retry_slowly.failures();
+        // A renewed iterator is the normal end of a long wait, and worth no pause.
+        let wait = match error.kind {
+            SourceErrorKind::ExpiredIterator | SourceErrorKind::Trimmed if failures == 1 => {
+                Duration::ZERO
+            }
+            _ => wait,
+        };
+        if slowly || failures >= TROUBLE_AFTER {
+            self.context.board.shard(&self.shard, |status| status.trouble(&error.to_string()));
+        }
+        if failures.is_power_of_two() {
+            warn!(shard = %self.shard, failures, retry_in_ms = wait.as_millis() as u64, %error, "reading failed, trying again");
+        }
+        tokio::time::sleep(wait).await;
+    }
+
+    /// The position is behind the trim horizon: go on there and say what is missing.
+    fn lose_trimmed(&mut self) {
+        let after = match &self.from {
+            IteratorPosition::After(number) => Some(number.clone()),
+            _ => None,
+        };
+        self.iterator = None;
+        self.from = IteratorPosition::TrimHorizon;
+        self.note_gap(after);
+    }
+
+    /// The stream no longer lists the shard.
+    fn end_vanished(&mut self) {
+        self.ended = true;
+        let after = match &self.from {
+            IteratorPosition::After(number) => Some(number.clone()),
+            _ => None,
+        };
+        self.note_gap(after);
+    }
+
+    fn note_gap(&mut self, after: Option<crate::record::SequenceNumber>) {
+        if self.gap.is_some() {
+            return;
+        }
+        self.context.metrics.gaps.inc();
+        self.context.board.shard(&self.shard, |status| status.gaps += 1);
+        warn!(
+            shard = %self.shard, after = after.as_ref().map(tracing::field::display),
+            "records left the stream before they were read: they are lost to this consumer; the gap is kept with the shard's progress"
+        );
+        self.gap = Some(Gap { after, resumed_at: None, found_at: clock::now() });
+    }
+
+    /// Whether the stream still lists the shard.
+    async fn look_for_shard(&self) -> Found {
+        match self.context.source.describe().await {
+            Ok(listing) if listing.shards.iter().any(|s| s.id == self.shard) => Found::Shard,
+            Ok(_) => Found::StreamOnly,
+            // The whole stream may be gone, which the look at the listing tells.
+            Err(_) => Found::Unknown,
+        }
+    }
+
+    fn count(&self, error: &SourceError) {
+        let reason = match error.kind {
+            SourceErrorKind::ExpiredIterator => "expired_iterator",
+            SourceErrorKind::Trimmed => "trimmed",
+            SourceErrorKind::NotFound => "not_found",
+            SourceErrorKind::Throttled => "throttled",
+            SourceErrorKind::AccessDenied | SourceErrorKind::Credentials => "denied",
+            SourceErrorKind::Invalid => "invalid",
+            SourceErrorKind::Unavailable => "unavailable",
+            SourceErrorKind::Malformed => "malformed",
+        };
+        self.context.metrics.read_retries.with_label_values(&[reason]).inc();
+    }
+
+    fn recovered(&mut self) {
+        let failures = self.retry.failures() + self.retry_slowly.failures();
+        if failures > 1 {
+            info!(shard = %self.shard, failures, "reading works again");
+        }
+        if failures > 0 {
+            self.context.board.shard(&self.shard, ShardStatus::well);
+        }
+        self.missing_since = None;
+        self.retry.reset();
+        self.retry_slowly.reset();
+    }
+}
+
+enum Found {
+    Shard,
+    StreamOnly,
+    Unknown,
+}
