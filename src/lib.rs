@@ -20,5 +20,6 @@ pub mod polling;
 pub mod progress;
 pub mod reader;
 pub mod record;
+pub mod simulator;
 pub mod source;
 pub mod telemetry;
