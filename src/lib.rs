@@ -16,6 +16,8 @@ pub mod consumer;
 pub mod deliver;
 pub mod frontier;
 pub mod lineage;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod polling;
 pub mod progress;
 pub mod reader;
