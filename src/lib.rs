@@ -12,6 +12,7 @@ pub mod batch;
 pub mod budget;
 pub mod checkpoint;
 pub mod clock;
+pub mod config;
 pub mod consumer;
 pub mod deliver;
 pub mod frontier;

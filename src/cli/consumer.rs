@@ -1,0 +1,92 @@
+//! `streamgate consumer`.
+
+use super::exit::Exit;
+use super::signals::drain_on_signal;
+use clap::ArgMatches;
+use std::sync::Arc;
+use std::time::SystemTime;
+use streamgate::aws;
+use streamgate::config::{self, ConsumerConfig, HandlerConfig};
+use streamgate::consumer::Consumer;
+use streamgate::deliver::{Discard, Handler, HttpHandler, Log};
+use streamgate::progress::TableProgress;
+use streamgate::source::AwsSource;
+use streamgate::telemetry::http::{self, View};
+use streamgate::telemetry::logging;
+use streamgate::telemetry::metrics::Metrics;
+use streamgate::telemetry::status::Board;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
+    let config = config::consumer(&super::lookup(matches), SystemTime::now())?;
+    start_logging(&config)?;
+    let listener = listen(&config).await?;
+    let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
+
+    let metrics = Arc::new(Metrics::new());
+    let aws = aws::load(Some(config.settings.stream.region()), metrics.aws_observer()).await;
+    let source = AwsSource::new(&aws, config.settings.stream.clone());
+    let progress = TableProgress::new(&aws, config.table_settings());
+    tracing::warn!(
+        table = %config.table,
+        "progress is written to the table directly: this role can do more than read the stream"
+    );
+    let handler = handler(&config)?;
+    let board = Arc::new(Board::new());
+    let consumer = Consumer::new(
+        config.settings,
+        Arc::new(source),
+        Arc::new(progress),
+        handler,
+        Arc::clone(&metrics),
+        Arc::clone(&board),
+    );
+    serve_while(listener, View { metrics, board }, consumer.run(drain)).await?.map_err(Exit::from)
+}
+
+/// From here on the log is written as configured.
+pub(super) fn start_logging(config: &ConsumerConfig) -> Result<(), Exit> {
+    let filter = config.log_filter.parse();
+    let filter = filter.map_err(|error| Exit::Failed(format!("RUST_LOG: {error}")))?;
+    logging::start(config.log_format, filter);
+    Ok(())
+}
+
+/// Opens `LISTEN`.
+pub(super) async fn listen(config: &ConsumerConfig) -> Result<TcpListener, Exit> {
+    TcpListener::bind(config.listen).await.map_err(|error| {
+        Exit::Failed(format!("LISTEN: {} cannot be opened: {error}", config.listen))
+    })
+}
+
+/// Serves the listener until `work` is done.
+pub(super) async fn serve_while<T>(
+    listener: TcpListener,
+    view: View,
+    work: impl Future<Output = T>,
+) -> Result<T, Exit> {
+    let address = listener.local_addr().map_err(|error| Exit::Failed(error.to_string()))?;
+    info!(%address, "listening");
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(http::serve(listener, view, stop.clone()));
+    let result = work.await;
+    stop.cancel();
+    tasks.close();
+    // Readers of a slow /metrics do not hold the exit up.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), tasks.wait()).await;
+    Ok(result)
+}
+
+pub(super) fn handler(config: &ConsumerConfig) -> Result<Arc<dyn Handler>, Exit> {
+    Ok(match &config.handler {
+        HandlerConfig::Log => Arc::new(Log::to_stdout()),
+        HandlerConfig::Discard => Arc::new(Discard),
+        HandlerConfig::Http(url) => Arc::new(
+            HttpHandler::new(url.clone(), &config.consumer)
+                .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?,
+        ),
+    })
+}

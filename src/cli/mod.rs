@@ -1,0 +1,93 @@
+//! Commands and flags. Every setting is a variable and a flag; the flag counts.
+
+mod consumer;
+mod exit;
+#[cfg(feature = "local")]
+mod local;
+mod signals;
+mod simulate;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use exit::Exit;
+use std::process::ExitCode;
+use streamgate::config::{self, SETTINGS};
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(said) => return Exit::usage(&said),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Exit::Failed(format!("the runtime could not be started: {error}")).report();
+        }
+    };
+    let result = runtime.block_on(async {
+        match matches.subcommand() {
+            Some(("consumer", matches)) => consumer::run(matches).await,
+            #[cfg(feature = "local")]
+            Some(("local", matches)) => local::run(matches).await,
+            Some(("simulate", matches)) => simulate::run(matches).await,
+            _ => unreachable!("clap asks for a command it knows"),
+        }
+    });
+    // Blocking threads (stdout, a name being resolved) must not hold the exit up.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}
+
+fn command() -> Command {
+    let command = Command::new("streamgate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Runs a DynamoDB stream's handler in your own containers")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("consumer")
+                .about("Polls the stream, hands batches to the handler, keeps the progress")
+                .args(settings(config::Command::Consumer)),
+        )
+        .subcommand(
+            Command::new("simulate")
+                .about("A simulated DynamoDB stream as a server, to try a handler or a consumer against")
+                .args(simulate::args()),
+        );
+    #[cfg(feature = "local")]
+    let command = command.subcommand(
+        Command::new("local")
+            .about(
+                "An embedded DynamoDB with a stream, and the consumer, in one process on 127.0.0.1",
+            )
+            .args(settings(config::Command::Local))
+            .args(local::args()),
+    );
+    command
+}
+
+/// The flags of a command's settings.
+fn settings(command: config::Command) -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().filter(move |setting| setting.commands.contains(&command)).map(|setting| {
+        let default = match setting.default {
+            "" => String::new(),
+            default => format!(" [default: {default}]"),
+        };
+        Arg::new(setting.name)
+            .long(setting.flag())
+            .value_name(setting.value)
+            .value_parser(value_parser!(String))
+            .help(format!("{} [env: {}]{default}", setting.help, setting.name))
+    })
+}
+
+/// A setting's text: the flag, else the variable.
+fn lookup(matches: &ArgMatches) -> impl Fn(&str) -> Option<String> + '_ {
+    |name| {
+        let flag = matches.try_get_one::<String>(name).ok().flatten().cloned();
+        flag.or_else(|| std::env::var(name).ok())
+    }
+}

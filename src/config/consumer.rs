@@ -1,0 +1,333 @@
+//! The settings of `streamgate consumer`.
+
+use super::values::{Faults, Values};
+use crate::arn::{StreamArn, valid_table_name};
+use crate::batch::BatchSettings;
+use crate::budget::MIN_BUDGET_BYTES;
+use crate::clock;
+use crate::consumer::ConsumerSettings;
+use crate::lineage::StartingPosition;
+use crate::polling::PollIntervals;
+use crate::progress::{TableSettings, valid_consumer_name};
+use crate::telemetry::logging::LogFormat;
+use reqwest::Url;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Who gets the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandlerConfig {
+    /// One record a line on stdout.
+    Log,
+    /// Nobody; they are counted.
+    Discard,
+    /// An HTTP server.
+    Http(Url),
+}
+
+/// Everything `streamgate consumer` needs to know.
+#[derive(Clone, Debug)]
+pub struct ConsumerConfig {
+    /// How the consumer behaves.
+    pub settings: ConsumerSettings,
+    /// `TABLE_NAME`.
+    pub table: String,
+    /// `TABLE_PARTITION_KEY`.
+    pub partition_key: String,
+    /// `TABLE_SORT_KEY`.
+    pub sort_key: String,
+    /// `CONSUMER_NAME`.
+    pub consumer: String,
+    /// `HANDLER`.
+    pub handler: HandlerConfig,
+    /// `LISTEN`.
+    pub listen: SocketAddr,
+    /// `LOG_FORMAT`.
+    pub log_format: LogFormat,
+    /// `RUST_LOG`.
+    pub log_filter: String,
+}
+
+impl ConsumerConfig {
+    /// Where in the table the progress is kept.
+    pub fn table_settings(&self) -> TableSettings {
+        TableSettings {
+            table: self.table.clone(),
+            partition_key: self.partition_key.clone(),
+            sort_key: self.sort_key.clone(),
+            consumer: self.consumer.clone(),
+            label: self.settings.stream.label().to_owned(),
+        }
+    }
+}
+
+/// Reads the settings of `streamgate consumer`. Contacts nothing.
+///
+/// # Errors
+/// Every fault there is, not just the first.
+pub fn consumer(
+    lookup: &dyn Fn(&str) -> Option<String>,
+    now: SystemTime,
+) -> Result<ConsumerConfig, Faults> {
+    let mut values = Values::new(lookup);
+    let stream = values.required("STREAM_ARN", |text| {
+        text.parse::<StreamArn>().map_err(|error| error.to_string())
+    });
+    if let (Some(stream), Some(region)) = (&stream, values.get("AWS_REGION"))
+        && stream.region() != region
+    {
+        let what = format!(
+            "is in region {}, but AWS_REGION is {region:?}; make them the same, or leave AWS_REGION out",
+            stream.region()
+        );
+        values.fault("STREAM_ARN", what);
+    }
+    let table = values.required("TABLE_NAME", |text| {
+        valid_table_name(text).then(|| text.to_owned()).ok_or_else(|| {
+            format!("is {text:?}; the name of a table is 3 to 255 of a-z A-Z 0-9 _ . -")
+        })
+    });
+    let consumer = values.read("CONSUMER_NAME", |text| {
+        valid_consumer_name(text)
+            .then(|| text.to_owned())
+            .ok_or_else(|| format!("is {text:?}; 1 to 64 of a-z A-Z 0-9 _ . - are allowed"))
+    });
+    let partition_key = values.read("TABLE_PARTITION_KEY", attribute_name);
+    let sort_key = values.read("TABLE_SORT_KEY", attribute_name);
+    let handler = values.read("HANDLER", handler);
+    let handler_timeout = values.duration("HANDLER_TIMEOUT", MILLI, 15 * MINUTE);
+    let starting_position = starting_position(&mut values, now);
+    let batch_size = values.number("BATCH_SIZE", 1, 10_000);
+    let window = values.number("MAXIMUM_BATCHING_WINDOW_IN_SECONDS", 0, 300);
+    let min = values.duration("POLL_INTERVAL_MIN", 10 * MILLI, MINUTE);
+    let max = values.duration("POLL_INTERVAL_MAX", min.unwrap_or(10 * MILLI), 5 * MINUTE);
+    let failover_time = values.duration("FAILOVER_TIME", SECOND, 10 * MINUTE);
+    let checkpoint_interval = values.duration("CHECKPOINT_INTERVAL", 10 * MILLI, 5 * MINUTE);
+    let max_buffered_bytes = values.size("MAX_BUFFERED_BYTES", MIN_BUDGET_BYTES, 64 << 30);
+    let shutdown_grace = values.duration("SHUTDOWN_GRACE", SECOND, 60 * MINUTE);
+    let listen = values.read("LISTEN", |text| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            format!("is {text:?}; an address and port (0.0.0.0:9090, [::]:9090) is allowed")
+        })
+    });
+    let log_format = log_format(&mut values);
+    let log_filter = values.read("RUST_LOG", |text| {
+        tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| {
+            format!("is {text:?}: {error}; a filter like info or streamgate=debug is allowed")
+        })
+    });
+    values.finish()?;
+
+    // Nothing is missing where nothing was at fault.
+    let all = || {
+        let (stream, table, partition_key) = (stream?, table?, partition_key?);
+        let own_records_key = (stream.table() == table).then(|| partition_key.clone());
+        Some(ConsumerConfig {
+            settings: ConsumerSettings {
+                stream,
+                starting_position: starting_position?,
+                batches: BatchSettings {
+                    size: usize::try_from(batch_size?).ok()?,
+                    window: Duration::from_secs(window?),
+                },
+                handler_timeout: handler_timeout?,
+                poll_intervals: PollIntervals { min: min?, max: max? },
+                failover_time: failover_time?,
+                checkpoint_interval: checkpoint_interval?,
+                shutdown_grace: shutdown_grace?,
+                max_buffered_bytes: max_buffered_bytes?,
+                own_records_key,
+            },
+            table,
+            partition_key,
+            sort_key: sort_key?,
+            consumer: consumer?,
+            handler: handler?,
+            listen: listen?,
+            log_format: log_format?,
+            log_filter: log_filter?,
+        })
+    };
+    Ok(all().expect("every setting without a fault has a value"))
+}
+
+fn attribute_name(text: &str) -> Result<String, String> {
+    if text.len() <= 255 {
+        Ok(text.to_owned())
+    } else {
+        Err("is too long; the name of a key has at most 255 bytes".to_owned())
+    }
+}
+
+fn handler(text: &str) -> Result<HandlerConfig, String> {
+    match text {
+        "log" => return Ok(HandlerConfig::Log),
+        "discard" => return Ok(HandlerConfig::Discard),
+        _ => {}
+    }
+    if text.starts_with("lambda+http:") || text.starts_with("exec:") {
+        return Err(format!(
+            "is {text:?}, which is not supported by this version ({}) yet; log, discard, http://… and https://… are allowed",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            Ok(HandlerConfig::Http(url))
+        }
+        _ => Err(format!("is {text:?}; log, discard, http://… and https://… are allowed")),
+    }
+}
+
+fn starting_position(values: &mut Values<'_>, now: SystemTime) -> Option<StartingPosition> {
+    const TIMESTAMP: &str = "STARTING_POSITION_TIMESTAMP";
+    let kind = values.text("STARTING_POSITION")?;
+    let is_set = values.text(TIMESTAMP).is_some();
+    if is_set && kind != "AT_TIMESTAMP" {
+        values.fault(
+            TIMESTAMP,
+            format!("is set, but STARTING_POSITION is {kind:?}; it goes with AT_TIMESTAMP only"),
+        );
+    }
+    match kind.as_str() {
+        "TRIM_HORIZON" => Some(StartingPosition::TrimHorizon),
+        "LATEST" => Some(StartingPosition::Latest),
+        "AT_TIMESTAMP" => values
+            .required(TIMESTAMP, |text| timestamp(text, now))
+            .map(StartingPosition::AtTimestamp),
+        _ => {
+            values.fault(
+                "STARTING_POSITION",
+                format!("is {kind:?}; TRIM_HORIZON, LATEST and AT_TIMESTAMP are allowed"),
+            );
+            None
+        }
+    }
+}
+
+fn timestamp(text: &str, now: SystemTime) -> Result<SystemTime, String> {
+    let seconds = |seconds: u64| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    let time = humantime::parse_rfc3339(text)
+        .ok()
+        .or_else(|| text.parse().ok().and_then(seconds))
+        .ok_or_else(|| {
+            format!("is {text:?}; RFC 3339 in UTC (2026-01-02T03:04:05Z) or seconds since the epoch are allowed")
+        })?;
+    if time > now {
+        return Err(format!("is {text:?}, which is in the future; a past time is allowed"));
+    }
+    Ok(clock::whole_second(time))
+}
+
+fn log_format(values: &mut Values<'_>) -> Option<LogFormat> {
+    match values.text("LOG_FORMAT").as_deref() {
+        None => Some(LogFormat::fitting()),
+        Some("json") => Some(LogFormat::Json),
+        Some("text") => Some(LogFormat::Text),
+        Some(other) => {
+            values.fault("LOG_FORMAT", format!("is {other:?}; json and text are allowed"));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str =
+        "arn:aws:dynamodb:eu-central-1:123456789012:table/people/stream/2026-01-02T03:04:05.678";
+
+    fn read(set: &[(&str, &str)]) -> Result<ConsumerConfig, Faults> {
+        let lookup = |name: &str| {
+            let (_, value) = set.iter().rev().find(|(n, _)| *n == name)?;
+            Some((*value).to_owned())
+        };
+        consumer(&lookup, SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000))
+    }
+
+    fn with(name: &str, value: &str) -> Result<ConsumerConfig, Faults> {
+        read(&[("STREAM_ARN", ARN), ("TABLE_NAME", "people"), (name, value)])
+    }
+
+    #[test]
+    fn two_settings_are_enough() {
+        let config = with("CONSUMER_NAME", "").unwrap();
+        assert_eq!(config.settings.batches.size, 100);
+        assert_eq!(config.settings.max_buffered_bytes, 64 << 20);
+        assert_eq!(config.handler, HandlerConfig::Log);
+        assert_eq!(config.settings.own_records_key.as_deref(), Some("PK"));
+        assert_eq!(with("TABLE_NAME", "other").unwrap().settings.own_records_key, None);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let Faults(faults) =
+            read(&[("BATCH_SIZE", "0"), ("LISTEN", "here"), ("API_URL", "http://x")]).unwrap_err();
+        let names: Vec<_> = faults.iter().map(|fault| fault.name).collect();
+        assert_eq!(names, ["API_URL", "STREAM_ARN", "TABLE_NAME", "BATCH_SIZE", "LISTEN"]);
+    }
+
+    #[test]
+    fn each_fault_says_what_is_allowed() {
+        for (name, value, says) in [
+            (
+                "STREAM_ARN",
+                "nonsense",
+                "expected arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL",
+            ),
+            ("STREAM_ARN", "arn:aws:dynamodb:eu-central-1:1:table/people", "is the ARN of a table"),
+            (
+                "AWS_REGION",
+                "us-east-1",
+                "is in region eu-central-1, but AWS_REGION is \"us-east-1\"",
+            ),
+            ("TABLE_NAME", "no spaces", "3 to 255 of"),
+            ("CONSUMER_NAME", "a#b", "1 to 64 of"),
+            ("HANDLER", "ftp://x", "log, discard, http://… and https://… are allowed"),
+            ("HANDLER", "http://", "log, discard"),
+            ("HANDLER", "exec:cat", "not supported by this version"),
+            ("HANDLER_TIMEOUT", "60", "a duration with a unit (500ms, 10s, 5m) from 1ms to 15m"),
+            ("BATCH_SIZE", "0", "a whole number from 1 to 10000"),
+            ("BATCH_SIZE", "10001", "a whole number from 1 to 10000"),
+            ("MAXIMUM_BATCHING_WINDOW_IN_SECONDS", "301", "a whole number from 0 to 300"),
+            ("POLL_INTERVAL_MAX", "100ms", "from 200ms to 5m"),
+            ("STARTING_POSITION", "EARLIEST", "TRIM_HORIZON, LATEST and AT_TIMESTAMP are allowed"),
+            ("STARTING_POSITION", "AT_TIMESTAMP", "is not set"),
+            ("STARTING_POSITION_TIMESTAMP", "2026-01-02T03:04:05Z", "goes with AT_TIMESTAMP only"),
+            ("MAX_BUFFERED_BYTES", "1MB", "a size in bytes"),
+            ("LOG_FORMAT", "xml", "json and text are allowed"),
+            ("RUST_LOG", "a=b=c", "a filter like info"),
+            ("FILTER_CRITERIA", "{}", "is not supported by this version"),
+        ] {
+            let Faults(faults) = with(name, value).unwrap_err();
+            assert!(faults.iter().any(|f| f.what.contains(says)), "{name}={value}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_to_start_at_is_read_in_both_forms_and_not_from_the_future() {
+        let at = |time: &str| {
+            read(&[
+                ("STREAM_ARN", ARN),
+                ("TABLE_NAME", "people"),
+                ("STARTING_POSITION", "AT_TIMESTAMP"),
+                ("STARTING_POSITION_TIMESTAMP", time),
+            ])
+            .map(|config| config.settings.starting_position)
+        };
+        let expected = StartingPosition::AtTimestamp(
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        );
+        assert_eq!(at("1700000000").unwrap(), expected);
+        assert_eq!(at("2023-11-14T22:13:20Z").unwrap(), expected);
+        assert_eq!(at("2023-11-14T22:13:20.700Z").unwrap(), expected, "as records' times are cut");
+        for bad in ["2100-01-01T00:00:00Z", "yesterday", "18446744073709551615"] {
+            assert!(at(bad).is_err(), "{bad}");
+        }
+    }
+}

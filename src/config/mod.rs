@@ -1,0 +1,12 @@
+//! From text in the environment or on the command line to settings with meaning.
+//!
+//! Owns reading and judging; contacts nothing. Invariant: every fault is found in one
+//! go and named by its variable, so that a deployment is mended once, not five times.
+
+mod consumer;
+mod settings;
+mod values;
+
+pub use consumer::{ConsumerConfig, HandlerConfig, consumer};
+pub use settings::{Command, NOT_BUILT, SETTINGS, Setting};
+pub use values::{Fault, Faults, Values};

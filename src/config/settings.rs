@@ -1,0 +1,202 @@
+//! The list of settings: one row each, from which flags, defaults, help and the
+//! reference in `docs/configuration.md` come.
+
+/// A command that takes settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `streamgate consumer`
+    Consumer,
+    /// `streamgate local`
+    Local,
+}
+
+/// One environment variable, which is also a flag.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The variable's name.
+    pub name: &'static str,
+    /// What kind of value it takes, for help texts.
+    pub value: &'static str,
+    /// What holds when it is not set, exactly as it would be written; empty for none.
+    pub default: &'static str,
+    /// One sentence: meaning and bounds.
+    pub help: &'static str,
+    /// Which commands take it.
+    pub commands: &'static [Command],
+}
+
+impl Setting {
+    /// The flag: `--batch-size` for `BATCH_SIZE`.
+    pub fn flag(&self) -> String {
+        self.name.to_ascii_lowercase().replace('_', "-")
+    }
+}
+
+const CONSUMER: &[Command] = &[Command::Consumer];
+const BOTH: &[Command] = &[Command::Consumer, Command::Local];
+
+const fn setting(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    commands: &'static [Command],
+    help: &'static str,
+) -> Setting {
+    Setting { name, value, default, help, commands }
+}
+
+/// Every setting, in the order of the reference.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "STREAM_ARN",
+        "ARN",
+        "",
+        CONSUMER,
+        "The stream to read: the table's LatestStreamArn. Required.",
+    ),
+    setting(
+        "TABLE_NAME",
+        "NAME",
+        "",
+        BOTH,
+        "The table that keeps the progress. Required; `local` creates `people` unless told otherwise.",
+    ),
+    setting(
+        "CONSUMER_NAME",
+        "NAME",
+        "streamgate",
+        BOTH,
+        "Keeps apart the progress of consumers of one stream: 1 to 64 of a-z A-Z 0-9 _ . -",
+    ),
+    setting(
+        "TABLE_PARTITION_KEY",
+        "NAME",
+        "PK",
+        BOTH,
+        "The name of the table's partition key, a string.",
+    ),
+    setting("TABLE_SORT_KEY", "NAME", "SK", BOTH, "The name of the table's sort key, a string."),
+    setting(
+        "HANDLER",
+        "WHERE",
+        "log",
+        BOTH,
+        "Who gets the records: `log` (one a line on stdout), `discard` (counts only), http://… or https://…",
+    ),
+    setting(
+        "HANDLER_TIMEOUT",
+        "DURATION",
+        "60s",
+        BOTH,
+        "How long one invocation of the handler may take, 1ms to 15m.",
+    ),
+    setting(
+        "STARTING_POSITION",
+        "POSITION",
+        "TRIM_HORIZON",
+        BOTH,
+        "Where to begin when there is no progress yet: TRIM_HORIZON, LATEST or AT_TIMESTAMP.",
+    ),
+    setting(
+        "STARTING_POSITION_TIMESTAMP",
+        "TIME",
+        "",
+        BOTH,
+        "With AT_TIMESTAMP: RFC 3339 in UTC (2026-01-02T03:04:05Z) or seconds since the epoch; not in the future.",
+    ),
+    setting(
+        "BATCH_SIZE",
+        "COUNT",
+        "100",
+        BOTH,
+        "The most stream records in a batch, 1 to 10000; a batch is also closed at 6 MB.",
+    ),
+    setting(
+        "MAXIMUM_BATCHING_WINDOW_IN_SECONDS",
+        "SECONDS",
+        "0",
+        BOTH,
+        "How long a batch that is not full waits for more, 0 to 300.",
+    ),
+    setting(
+        "POLL_INTERVAL_MIN",
+        "DURATION",
+        "200ms",
+        BOTH,
+        "The wait between reads of a shard that has records but is not behind, 10ms to 1m.",
+    ),
+    setting(
+        "POLL_INTERVAL_MAX",
+        "DURATION",
+        "1s",
+        BOTH,
+        "What the wait grows to on an idle shard, from POLL_INTERVAL_MIN to 5m.",
+    ),
+    setting(
+        "FAILOVER_TIME",
+        "DURATION",
+        "10s",
+        BOTH,
+        "The silence after which another worker takes over, 1s to 10m.",
+    ),
+    setting(
+        "CHECKPOINT_INTERVAL",
+        "DURATION",
+        "1s",
+        BOTH,
+        "A shard's position is written at most this often, 10ms to 5m; at shard end and at a stop always.",
+    ),
+    setting(
+        "MAX_BUFFERED_BYTES",
+        "SIZE",
+        "64MiB",
+        BOTH,
+        "Bytes of stream records held in memory over all shards, 1MiB to 64GiB.",
+    ),
+    setting(
+        "SHUTDOWN_GRACE",
+        "DURATION",
+        "25s",
+        BOTH,
+        "How long a stop may take to finish what is in flight, 1s to 1h.",
+    ),
+    setting(
+        "LISTEN",
+        "ADDRESS",
+        "0.0.0.0:9090",
+        BOTH,
+        "Where /healthz, /readyz, /metrics and /status are served; `local` takes 127.0.0.1:9090 unless told otherwise.",
+    ),
+    setting(
+        "LOG_FORMAT",
+        "FORMAT",
+        "",
+        BOTH,
+        "json or text; text on a terminal and json elsewhere.",
+    ),
+    setting(
+        "RUST_LOG",
+        "FILTER",
+        "info",
+        BOTH,
+        "What is logged, as a tracing filter: warn, info, streamgate=debug.",
+    ),
+];
+
+/// Names of the design that mean something only once their feature is built. Setting one
+/// is refused, for ignoring it would promise what is not kept.
+pub const NOT_BUILT: &[&str] = &[
+    "API_URL",
+    "API_TOKEN",
+    "API_TOKEN_FILE",
+    "HANDLER_SECRET",
+    "PARALLELIZATION_FACTOR",
+    "MAXIMUM_RETRY_ATTEMPTS",
+    "MAXIMUM_RECORD_AGE_IN_SECONDS",
+    "BISECT_BATCH_ON_FUNCTION_ERROR",
+    "FUNCTION_RESPONSE_TYPES",
+    "FILTER_CRITERIA",
+    "TUMBLING_WINDOW_IN_SECONDS",
+    "ON_FAILURE",
+    "PRIVATE_LISTEN",
+];
