@@ -1,0 +1,533 @@
+//! What every store of progress must do, whichever it is.
+//!
+//! One list of scenarios, each in a namespace of its own, run against each store by
+//! [`conformance!`]. Owns no store's peculiarities: those have files of their own.
+
+use crate::support::{self, NewTable, sdk_config};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+use streamgate::progress::{
+    Checkpoint, Gap, Heartbeat, Lease, LeaseKey, MemoryProgress, NewShard, Position, Progress,
+    ProgressError, ShardProgress, TableProgress, TableSettings, WorkerId,
+};
+use streamgate::source::ShardId;
+
+/// Opens the progress of a consumer (first) and a stream's label (second); the same two
+/// names give the same progress.
+pub type Open = Box<dyn Fn(&str, &str) -> Arc<dyn Progress>>;
+
+const LABEL: &str = "2026-01-02T03:04:05.678";
+
+/// One test for each scenario against the stores that `$open`, an `async fn() -> Open`,
+/// opens.
+macro_rules! conformance {
+    ($store:ident, $open:path) => {
+        conformance!($store, $open, [
+            an_empty_store_is_empty,
+            the_first_take_makes_the_item,
+            a_take_of_what_was_seen_wins_and_counts_up,
+            a_stale_take_loses_and_learns_the_owner,
+            a_lease_that_has_passed_on_changes_nothing,
+            nothing_is_written_under_a_lease_that_nobody_holds,
+            nothing_is_written_to_an_item_that_is_not_there,
+            a_repeated_write_succeeds,
+            a_released_lease_can_be_taken_at_once,
+            a_gap_is_kept_with_its_position_and_once,
+            a_gap_that_is_kept_already_does_not_hold_up_a_later_position,
+            every_position_is_read_as_it_was_written,
+            the_stream_is_seeded_under_its_lease,
+            heartbeats_grow_and_can_be_cleared_away,
+            many_shards_are_all_loaded,
+            consumers_and_labels_do_not_see_each_other,
+            of_twenty_takers_one_wins,
+            a_batch_answers_in_order,
+        ]);
+    };
+    ($store:ident, $open:path, [$($scenario:ident),* $(,)?]) => {
+        mod $store {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario(&super::Space::new($open().await)).await;
+            })*
+        }
+    };
+}
+
+conformance!(memory, super::open_memory);
+conformance!(table_on_dynoxide, super::open_dynoxide);
+conformance!(table_on_ministack, super::open_ministack);
+
+async fn open_memory() -> Open {
+    let stores: Mutex<HashMap<(String, String), MemoryProgress>> = Mutex::default();
+    Box::new(move |consumer, label| {
+        let mut stores = stores.lock().unwrap();
+        Arc::new(stores.entry((consumer.to_owned(), label.to_owned())).or_default().view())
+    })
+}
+
+async fn open_dynoxide() -> Open {
+    static TABLE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    open_table(support::dynoxide::shared(), &TABLE).await
+}
+
+async fn open_ministack() -> Open {
+    static TABLE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    open_table(support::ministack::shared(), &TABLE).await
+}
+
+async fn open_table(address: SocketAddr, table: &tokio::sync::OnceCell<()>) -> Open {
+    const NAME: &str = "conformance";
+    let config = sdk_config(address).await;
+    table.get_or_init(async || drop(NewTable::named(NAME).create(&config).await)).await;
+    Box::new(move |consumer, label| {
+        let settings = TableSettings {
+            table: NAME.to_owned(),
+            partition_key: "PK".to_owned(),
+            sort_key: "SK".to_owned(),
+            consumer: consumer.to_owned(),
+            label: label.to_owned(),
+        };
+        Arc::new(TableProgress::new(&config, settings))
+    })
+}
+
+/// A namespace that no other scenario uses.
+struct Space {
+    open: Open,
+    consumer: String,
+}
+
+impl Space {
+    fn new(open: Open) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let consumer = format!("consumer-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        Self { open, consumer }
+    }
+
+    fn store(&self) -> Arc<dyn Progress> {
+        (self.open)(&self.consumer, LABEL)
+    }
+}
+
+fn worker(name: &str) -> WorkerId {
+    WorkerId::from(name)
+}
+
+fn shard(n: usize) -> ShardId {
+    ShardId::from(format!("shardId-{:020}-{n:08x}", 1_414_562_045_508_u64 + n as u64).as_str())
+}
+
+fn key(n: usize) -> LeaseKey {
+    LeaseKey::Shard(shard(n))
+}
+
+fn at_horizon() -> NewShard {
+    NewShard { parent: None, position: Position::TrimHorizon }
+}
+
+fn after(digits: &str) -> Position {
+    Position::After(digits.parse().unwrap())
+}
+
+fn at_millis(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+fn checkpoint(n: usize, lease: &Lease, position: Position) -> Checkpoint {
+    Checkpoint { shard: shard(n), lease: lease.clone(), position, gap: None }
+}
+
+async fn take_new(store: &dyn Progress, n: usize, by: &str) -> Lease {
+    store.take(&key(n), None, &worker(by), Some(&at_horizon())).await.expect("nobody has it")
+}
+
+async fn write(store: &dyn Progress, checkpoint: Checkpoint) -> Result<(), ProgressError> {
+    let mut results = store.checkpoint(&[checkpoint]).await;
+    assert_eq!(results.len(), 1, "one result for each");
+    results.remove(0)
+}
+
+async fn only_shard(store: &dyn Progress) -> ShardProgress {
+    let mut shards = store.load().await.unwrap();
+    assert_eq!(shards.len(), 1);
+    shards.remove(0)
+}
+
+#[track_caller]
+fn assert_lost<T: std::fmt::Debug>(result: Result<T, ProgressError>, to: Option<&str>) {
+    match result {
+        Err(ProgressError::LeaseLost { owner }) => {
+            assert_eq!(owner.as_ref().map(WorkerId::as_str), to);
+        }
+        other => panic!("expected a lost lease, got {other:?}"),
+    }
+}
+
+async fn an_empty_store_is_empty(space: &Space) {
+    let store = space.store();
+    store.describe().await.unwrap();
+    assert_eq!(store.load().await.unwrap(), []);
+    let nothing = store.coordination().await.unwrap();
+    assert_eq!((nothing.stream, nothing.seeded, nothing.workers), (None, false, Vec::new()));
+}
+
+async fn the_first_take_makes_the_item(space: &Space) {
+    let store = space.store();
+    let new =
+        NewShard { parent: Some(shard(0)), position: Position::AtTimestamp(at_millis(1_234)) };
+    let before = SystemTime::now() - Duration::from_millis(1);
+    let lease = store.take(&key(1), None, &worker("w1"), Some(&new)).await.unwrap();
+    assert_eq!(lease, Lease { owner: Some(worker("w1")), counter: 1 });
+    let item = only_shard(&*store).await;
+    assert!((before..=SystemTime::now()).contains(&item.updated), "{:?}", item.updated);
+    let expected = ShardProgress {
+        shard: shard(1),
+        parent: Some(shard(0)),
+        lease: lease.clone(),
+        position: new.position,
+        updated: item.updated,
+        gaps: Vec::new(),
+    };
+    assert_eq!(item, expected);
+    let stream = store.take(&LeaseKey::Stream, None, &worker("w2"), None).await.unwrap();
+    assert_eq!(stream, Lease { owner: Some(worker("w2")), counter: 1 });
+    assert_eq!(store.coordination().await.unwrap().stream, Some(stream));
+}
+
+async fn a_take_of_what_was_seen_wins_and_counts_up(space: &Space) {
+    let store = space.store();
+    let mut seen = take_new(&*store, 1, "w0").await;
+    write(&*store, checkpoint(1, &seen, after("77"))).await.unwrap();
+    for n in 1..4 {
+        let other = NewShard { parent: Some(shard(9)), position: Position::ShardEnd };
+        let taker = worker(&format!("w{n}"));
+        seen = store.take(&key(1), Some(&seen), &taker, Some(&other)).await.unwrap();
+        assert_eq!(seen, Lease { owner: Some(taker), counter: n + 1 });
+    }
+    let item = only_shard(&*store).await;
+    assert_eq!((item.parent, item.position), (None, after("77")), "the beginning is past");
+    let mut seen = store.take(&LeaseKey::Stream, None, &worker("w0"), None).await.unwrap();
+    seen = store.take(&LeaseKey::Stream, Some(&seen), &worker("w1"), None).await.unwrap();
+    assert_eq!(seen, Lease { owner: Some(worker("w1")), counter: 2 });
+}
+
+async fn a_stale_take_loses_and_learns_the_owner(space: &Space) {
+    let store = space.store();
+    let first = take_new(&*store, 1, "w1").await;
+    let begin = at_horizon();
+    assert_lost(store.take(&key(1), None, &worker("w2"), Some(&begin)).await, Some("w1"));
+    let second = store.take(&key(1), Some(&first), &worker("w2"), None).await.unwrap();
+    assert_lost(store.take(&key(1), Some(&first), &worker("w3"), None).await, Some("w2"));
+    assert_lost(store.take(&key(1), None, &worker("w3"), Some(&begin)).await, Some("w2"));
+    store.release(&key(1), &second).await.unwrap();
+    assert_lost(store.take(&key(1), Some(&second), &worker("w3"), None).await, None);
+    let gone = Lease { owner: None, counter: 4 };
+    assert_lost(store.take(&key(2), Some(&gone), &worker("w3"), None).await, None);
+    assert_eq!(only_shard(&*store).await.lease, Lease { owner: None, counter: 2 });
+    let stream = store.take(&LeaseKey::Stream, None, &worker("w1"), None).await.unwrap();
+    assert_lost(store.take(&LeaseKey::Stream, None, &worker("w2"), None).await, Some("w1"));
+    assert_eq!(store.coordination().await.unwrap().stream, Some(stream));
+}
+
+async fn a_lease_that_has_passed_on_changes_nothing(space: &Space) {
+    let store = space.store();
+    let old = take_new(&*store, 1, "w1").await;
+    let new = store.take(&key(1), Some(&old), &worker("w2"), None).await.unwrap();
+    // Taken again by its first owner: the name fits, the counter does not.
+    let last = store.take(&key(1), Some(&new), &worker("w1"), None).await.unwrap();
+    let old_stream = store.take(&LeaseKey::Stream, None, &worker("w1"), None).await.unwrap();
+    let stream = store.take(&LeaseKey::Stream, Some(&old_stream), &worker("w2"), None).await;
+    let before = (store.load().await.unwrap(), store.coordination().await.unwrap());
+    let gap = Gap { after: None, resumed_at: None, found_at: at_millis(1) };
+    for stale in [&old, &new] {
+        let moved = checkpoint(1, stale, after("5"));
+        let with_gap = Checkpoint { gap: Some(gap.clone()), ..moved.clone() };
+        assert_lost(write(&*store, moved).await, Some("w1"));
+        assert_lost(write(&*store, with_gap).await, Some("w1"));
+        assert_lost(store.release(&key(1), stale).await, Some("w1"));
+        assert_lost(store.forget(&shard(1), stale).await, Some("w1"));
+    }
+    assert_lost(store.seeded(&old_stream).await, Some("w2"));
+    assert_lost(store.release(&LeaseKey::Stream, &old_stream).await, Some("w2"));
+    assert_eq!((store.load().await.unwrap(), store.coordination().await.unwrap()), before);
+    write(&*store, checkpoint(1, &last, after("6"))).await.unwrap();
+    store.seeded(&stream.unwrap()).await.unwrap();
+}
+
+async fn nothing_is_written_under_a_lease_that_nobody_holds(space: &Space) {
+    let store = space.store();
+    let lease = take_new(&*store, 1, "w1").await;
+    store.release(&key(1), &lease).await.unwrap();
+    let nobodys = only_shard(&*store).await.lease;
+    assert_eq!(nobodys, Lease { owner: None, counter: 1 });
+    let gap = Gap { after: None, resumed_at: None, found_at: at_millis(1) };
+    let moved = checkpoint(1, &nobodys, after("5"));
+    let with_gap = Checkpoint { gap: Some(gap), ..moved.clone() };
+    let before = store.load().await.unwrap();
+    assert_lost(write(&*store, moved).await, None);
+    assert_lost(write(&*store, with_gap).await, None);
+    assert_lost(write(&*store, checkpoint(1, &lease, after("5"))).await, None);
+    assert_lost(store.forget(&shard(1), &nobodys).await, None);
+    assert_eq!(store.load().await.unwrap(), before);
+}
+
+async fn nothing_is_written_to_an_item_that_is_not_there(space: &Space) {
+    let store = space.store();
+    let lease = Lease { owner: Some(worker("w1")), counter: 1 };
+    assert_lost(write(&*store, checkpoint(1, &lease, after("5"))).await, None);
+    assert_lost(store.release(&key(1), &lease).await, None);
+    assert_lost(store.seeded(&lease).await, None);
+    assert_eq!(store.load().await.unwrap(), []);
+    assert_eq!(store.coordination().await.unwrap().stream, None);
+}
+
+async fn a_repeated_write_succeeds(space: &Space) {
+    let store = space.store();
+    for key in [LeaseKey::Stream, key(1)] {
+        let new = at_horizon();
+        let new = (key != LeaseKey::Stream).then_some(&new);
+        let first = store.take(&key, None, &worker("w1"), new).await.unwrap();
+        assert_eq!(store.take(&key, None, &worker("w1"), new).await.unwrap(), first);
+        let second = store.take(&key, Some(&first), &worker("w2"), new).await.unwrap();
+        let again = store.take(&key, Some(&first), &worker("w2"), new).await.unwrap();
+        assert_eq!(again, second);
+        store.release(&key, &second).await.unwrap();
+        store.release(&key, &second).await.unwrap();
+        let free = Lease { owner: None, counter: 2 };
+        let third = store.take(&key, Some(&free), &worker("w3"), new).await.unwrap();
+        assert_eq!(store.take(&key, Some(&free), &worker("w3"), new).await.unwrap(), third);
+        if key == LeaseKey::Stream {
+            store.seeded(&third).await.unwrap();
+            store.seeded(&third).await.unwrap();
+        } else {
+            let done = checkpoint(1, &third, Position::ShardEnd);
+            write(&*store, done.clone()).await.unwrap();
+            write(&*store, done).await.unwrap();
+            store.forget(&shard(1), &third).await.unwrap();
+            store.forget(&shard(1), &third).await.unwrap();
+        }
+    }
+    assert_eq!(store.load().await.unwrap(), []);
+}
+
+async fn a_released_lease_can_be_taken_at_once(space: &Space) {
+    let store = space.store();
+    let lease = take_new(&*store, 1, "w1").await;
+    write(&*store, checkpoint(1, &lease, after("41"))).await.unwrap();
+    store.release(&key(1), &lease).await.unwrap();
+    let item = only_shard(&*store).await;
+    assert_eq!((item.lease.owner.as_ref(), item.position), (None, after("41")));
+    let next = store.take(&key(1), Some(&item.lease), &worker("w2"), None).await.unwrap();
+    assert_eq!(next, Lease { owner: Some(worker("w2")), counter: 2 });
+    assert_lost(store.release(&key(1), &lease).await, Some("w2"));
+    assert_eq!(only_shard(&*store).await.lease, next);
+}
+
+async fn a_gap_is_kept_with_its_position_and_once(space: &Space) {
+    let store = space.store();
+    let lease = take_new(&*store, 1, "w1").await;
+    let gaps = [
+        Gap { after: None, resumed_at: None, found_at: at_millis(1_700_000_000_001) },
+        Gap {
+            after: Some("12".parse().unwrap()),
+            resumed_at: Some("9".repeat(40).parse().unwrap()),
+            found_at: at_millis(1_700_000_000_001),
+        },
+        Gap {
+            after: Some("13".parse().unwrap()),
+            resumed_at: None,
+            found_at: at_millis(1_700_000_000_002),
+        },
+    ];
+    for (n, gap) in gaps.iter().enumerate() {
+        let position = after(&format!("{}", 100 + n));
+        let gap = Some(gap.clone());
+        let moved = Checkpoint { gap, ..checkpoint(1, &lease, position.clone()) };
+        for _ in 0..3 {
+            write(&*store, moved.clone()).await.unwrap();
+        }
+        let item = only_shard(&*store).await;
+        assert_eq!((item.position, &item.gaps[..]), (position, &gaps[..=n]));
+    }
+    write(&*store, checkpoint(1, &lease, Position::ShardEnd)).await.unwrap();
+    let taken = store.take(&key(1), Some(&lease), &worker("w2"), None).await.unwrap();
+    store.release(&key(1), &taken).await.unwrap();
+    assert_eq!(only_shard(&*store).await.gaps, gaps, "gaps outlive positions and owners");
+}
+
+async fn a_gap_that_is_kept_already_does_not_hold_up_a_later_position(space: &Space) {
+    let store = space.store();
+    let lease = take_new(&*store, 1, "w1").await;
+    let gap = Gap { after: None, resumed_at: None, found_at: at_millis(5) };
+    for digits in ["10", "20"] {
+        let gap = Some(gap.clone());
+        let moved = Checkpoint { gap, ..checkpoint(1, &lease, after(digits)) };
+        write(&*store, moved).await.unwrap();
+    }
+    let item = only_shard(&*store).await;
+    assert_eq!((item.position, item.gaps), (after("20"), vec![gap]));
+}
+
+async fn every_position_is_read_as_it_was_written(space: &Space) {
+    let store = space.store();
+    let positions = [
+        Position::TrimHorizon,
+        Position::AtTimestamp(at_millis(0)),
+        Position::AtTimestamp(at_millis(1_700_000_000_999)),
+        after("820400000000000001192334"),
+        after(&"9".repeat(40)),
+        after(&format!("{}1", "0".repeat(39))),
+        Position::ShardEnd,
+    ];
+    for (n, position) in positions.iter().enumerate() {
+        let new = NewShard { parent: None, position: position.clone() };
+        store.take(&key(n), None, &worker("w1"), Some(&new)).await.unwrap();
+    }
+    let lease = take_new(&*store, 99, "w1").await;
+    for (n, position) in positions.iter().enumerate() {
+        write(&*store, checkpoint(99, &lease, position.clone())).await.unwrap();
+        let items = store.load().await.unwrap();
+        let of = |n| &items.iter().find(|item| item.shard == shard(n)).unwrap().position;
+        assert_eq!((of(n), of(99)), (position, position));
+        if let (Position::After(read), Position::After(written)) = (of(99), position) {
+            assert_eq!(read.as_str(), written.as_str(), "digit for digit");
+        }
+    }
+    // Every store keeps milliseconds, so that none promises more than the others.
+    let finer = SystemTime::UNIX_EPOCH + Duration::from_micros(1_999);
+    write(&*store, checkpoint(99, &lease, Position::AtTimestamp(finer))).await.unwrap();
+    let items = store.load().await.unwrap();
+    assert_eq!(items.last().unwrap().position, Position::AtTimestamp(at_millis(1)));
+}
+
+async fn the_stream_is_seeded_under_its_lease(space: &Space) {
+    let store = space.store();
+    let lease = store.take(&LeaseKey::Stream, None, &worker("w1"), None).await.unwrap();
+    assert!(!store.coordination().await.unwrap().seeded);
+    store.seeded(&lease).await.unwrap();
+    assert!(store.coordination().await.unwrap().seeded);
+    store.release(&LeaseKey::Stream, &lease).await.unwrap();
+    let free = store.coordination().await.unwrap().stream.unwrap();
+    assert_eq!(free, Lease { owner: None, counter: 1 });
+    store.take(&LeaseKey::Stream, Some(&free), &worker("w2"), None).await.unwrap();
+    assert!(store.coordination().await.unwrap().seeded, "it is the stream's, not its owner's");
+}
+
+async fn heartbeats_grow_and_can_be_cleared_away(space: &Space) {
+    let store = space.store();
+    let beats = async || {
+        let workers = store.coordination().await.unwrap().workers;
+        workers.into_iter().map(|Heartbeat { worker, beat }| (worker, beat)).collect::<Vec<_>>()
+    };
+    let (w1, w2) = (worker("host-1/a"), worker("host-2/b"));
+    store.heartbeat(&w2, 1).await.unwrap();
+    store.heartbeat(&w1, 9).await.unwrap();
+    store.heartbeat(&w1, 10).await.unwrap();
+    assert_eq!(beats().await, [(w1.clone(), 10), (w2.clone(), 1)]);
+    store.heartbeat(&w1, 10).await.unwrap();
+    store.heartbeat(&w1, 9).await.expect("one that comes late is no failure");
+    assert_eq!(beats().await, [(w1.clone(), 10), (w2.clone(), 1)]);
+    store.retire(&w1).await.unwrap();
+    store.retire(&w1).await.unwrap();
+    assert_eq!(beats().await, [(w2.clone(), 1)]);
+    store.heartbeat(&w1, 11).await.expect("one that was cleared away in error comes back");
+    assert_eq!(beats().await, [(w1, 11), (w2, 1)]);
+    assert_eq!(store.load().await.unwrap(), []);
+}
+
+async fn many_shards_are_all_loaded(space: &Space) {
+    let store = space.store();
+    let mut expected = BTreeMap::new();
+    for n in 0..300 {
+        let parent = (n > 0).then(|| shard(n - 1));
+        let new = NewShard { parent: parent.clone(), position: after(&n.to_string()) };
+        store.take(&key(n), None, &worker("w1"), Some(&new)).await.unwrap();
+        expected.insert(shard(n), (parent, new.position));
+    }
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.len(), 300);
+    assert!(loaded.is_sorted_by(|a, b| a.shard < b.shard), "in the order of their names");
+    let loaded: BTreeMap<_, _> =
+        loaded.into_iter().map(|item| (item.shard, (item.parent, item.position))).collect();
+    assert_eq!(loaded, expected);
+}
+
+async fn consumers_and_labels_do_not_see_each_other(space: &Space) {
+    let other_consumer = format!("{}.b", space.consumer);
+    let spaces = [
+        space.store(),
+        (space.open)(&other_consumer, LABEL),
+        (space.open)(&space.consumer, "2026-01-02T03:04:05.679"),
+    ];
+    for (n, store) in spaces.iter().enumerate() {
+        let name = format!("w{n}");
+        let lease = take_new(&**store, 1, &name).await;
+        write(&**store, checkpoint(1, &lease, after(&n.to_string()))).await.unwrap();
+        let stream = store.take(&LeaseKey::Stream, None, &worker(&name), None).await.unwrap();
+        store.heartbeat(&worker(&name), 7).await.unwrap();
+        if n == 0 {
+            store.seeded(&stream).await.unwrap();
+        }
+    }
+    for (n, store) in spaces.iter().enumerate() {
+        let owner = Some(worker(&format!("w{n}")));
+        let item = only_shard(&**store).await;
+        assert_eq!((&item.lease.owner, item.position), (&owner, after(&n.to_string())));
+        let all = store.coordination().await.unwrap();
+        assert_eq!((all.seeded, all.workers.len()), (n == 0, 1));
+        assert_eq!(all.stream.unwrap().owner, owner);
+    }
+}
+
+async fn of_twenty_takers_one_wins(space: &Space) {
+    let store = space.store();
+    let mut seen = None;
+    for round in 1..=3 {
+        let takes = (0..20).map(|n| {
+            let (store, seen, new) = (Arc::clone(&store), seen.clone(), at_horizon());
+            tokio::spawn(async move {
+                store.take(&key(1), seen.as_ref(), &worker(&format!("w{n}")), Some(&new)).await
+            })
+        });
+        let mut won = Vec::new();
+        let mut lost_to = Vec::new();
+        for take in takes.collect::<Vec<_>>() {
+            match take.await.unwrap() {
+                Ok(lease) => won.push(lease),
+                Err(ProgressError::LeaseLost { owner }) => lost_to.push(owner),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let [lease] = &won[..] else { panic!("{} won", won.len()) };
+        assert_eq!(lease.counter, round);
+        assert!(lost_to.iter().all(|owner| *owner == lease.owner), "{lost_to:?}");
+        assert_eq!(only_shard(&*store).await.lease, *lease);
+        seen = Some(lease.clone());
+    }
+}
+
+async fn a_batch_answers_in_order(space: &Space) {
+    let store = space.store();
+    let mut batch = Vec::new();
+    for n in 0..200 {
+        let mut lease = take_new(&*store, n, "w1").await;
+        if n % 7 == 0 {
+            lease.counter += 1;
+        }
+        batch.push(checkpoint(n, &lease, after(&format!("{}", 1_000 + n))));
+    }
+    let results = store.checkpoint(&batch).await;
+    assert_eq!(results.len(), 200);
+    for (n, result) in results.into_iter().enumerate() {
+        if n % 7 == 0 { assert_lost(result, Some("w1")) } else { result.unwrap() }
+    }
+    for (n, item) in store.load().await.unwrap().into_iter().enumerate() {
+        let moved =
+            if n % 7 == 0 { Position::TrimHorizon } else { after(&(1_000 + n).to_string()) };
+        assert_eq!((item.shard, item.position), (shard(n), moved));
+    }
+    assert!(store.checkpoint(&[]).await.is_empty());
+}

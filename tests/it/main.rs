@@ -1,0 +1,12 @@
+//! The integration tests: one binary, so that servers are started once and the crate is
+//! linked once. Run by `scripts/test`, which installs what they need.
+
+mod architecture;
+mod catalogue;
+mod conformance;
+mod corridor;
+mod embedded;
+mod exits;
+mod processes;
+mod support;
+mod table;

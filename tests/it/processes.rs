@@ -1,0 +1,356 @@
+//! The consumer as people run it: a process, an environment, sockets, signals.
+
+use crate::support::endpoint::{Answer, Endpoint};
+use crate::support::process::{client, value_of};
+use crate::support::rig::{ARN, assert_in_order, deliveries, distinct, put_rounds};
+use crate::support::stage::Stage;
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use streamgate::progress::Position;
+use streamgate::simulator::{Change, ChangeKind, Fault, FaultRule, Operation, Simulator};
+
+/// One page of a stream's only shard, as the service answers it.
+async fn raw_records(streams: SocketAddr, shard: &str) -> Vec<Value> {
+    let client = client();
+    let call = async |operation: &str, body: Value| -> Value {
+        let answer = client
+            .post(format!("http://{streams}/"))
+            .header("x-amz-target", format!("DynamoDBStreams_20120810.{operation}"))
+            .header("authorization", "AWS4-HMAC-SHA256 Credential=a/b/c/dynamodb/aws4_request")
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    };
+    let from = json!({"StreamArn": ARN, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"});
+    let iterator = call("GetShardIterator", from).await;
+    let page = call("GetRecords", json!({"ShardIterator": iterator["ShardIterator"]})).await;
+    page["Records"].as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_arrives_as_a_lambda_function_would_get_it() {
+    let stage = Stage::new("way", 1).await;
+    let endpoint = Endpoint::start().await;
+    let image = json!({"PK": {"S": "cat"}, "SK": {"S": "é\"\\"}, "n": {"N": "001.500E+2"}, "b": {"B": "AQI="}});
+    let keys = json!({"PK": {"S": "cat"}, "SK": {"S": "é\"\\"}});
+    let number = stage.simulator.put(&Change {
+        kind: ChangeKind::Insert,
+        keys: keys.clone(),
+        new_image: Some(image.clone()),
+        old_image: None,
+        user_identity: None,
+    });
+    stage.simulator.put(&Change::expiry("old"));
+    let process =
+        stage.consumer(&[("HANDLER", &endpoint.url), ("CONSUMER_NAME", "the-consumer")]).await;
+    endpoint.until_distinct(2).await;
+
+    let [invocation] = &endpoint.invocations()[..] else { panic!("one batch") };
+    let shard = stage.simulator.open_shards()[0].clone();
+    assert_eq!((invocation.method.as_str(), invocation.path.as_str()), ("POST", "/events?a=b"));
+    for (header, value) in [
+        ("content-type", "application/json"),
+        ("user-agent", concat!("streamgate/", env!("CARGO_PKG_VERSION"))),
+        ("streamgate-shard-id", shard.as_str()),
+        ("streamgate-attempt", "1"),
+        ("streamgate-consumer", "the-consumer"),
+        ("content-length", &invocation.body.len().to_string()),
+    ] {
+        assert_eq!(invocation.header(header), value, "{header}");
+    }
+
+    let raw = raw_records(stage.streams, shard.as_str()).await;
+    let event: Value = serde_json::from_slice(&invocation.body).unwrap();
+    assert_eq!(event.as_object().unwrap().keys().collect::<Vec<_>>(), ["Records"]);
+    let inserted = json!({
+        "eventID": raw[0]["eventID"],
+        "eventName": "INSERT",
+        "eventVersion": "1.1",
+        "eventSource": "aws:dynamodb",
+        "awsRegion": "eu-central-1",
+        "dynamodb": {
+            "ApproximateCreationDateTime": raw[0]["dynamodb"]["ApproximateCreationDateTime"],
+            "Keys": keys,
+            "NewImage": image,
+            "SequenceNumber": number.as_str(),
+            "SizeBytes": raw[0]["dynamodb"]["SizeBytes"],
+            "StreamViewType": "NEW_AND_OLD_IMAGES",
+        },
+        "eventSourceARN": ARN,
+    });
+    let mut expired = raw[1].clone();
+    expired["eventSourceARN"] = json!(ARN);
+    expired["userIdentity"] = json!({"principalId": "dynamodb.amazonaws.com", "type": "Service"});
+    for (record, expected) in event["Records"].as_array().unwrap().iter().zip([&inserted, &expired])
+    {
+        assert_same_members("Records[]", record, expected);
+    }
+    assert_eq!(event["Records"].as_array().unwrap().len(), 2);
+    let text = std::str::from_utf8(&invocation.body).unwrap();
+    assert!(text.contains(r#"{"N":"001.500E+2"}"#), "numbers are not touched: {text}");
+    process.stop().await;
+}
+
+fn as_number(digits: &str) -> u128 {
+    digits.parse().unwrap()
+}
+
+/// Compares member by member, so that a difference is told by its path.
+fn assert_same_members(path: &str, value: &Value, expected: &Value) {
+    match (value, expected) {
+        (Value::Object(value), Value::Object(expected)) => {
+            let names = |object: &serde_json::Map<String, Value>| {
+                object.keys().cloned().collect::<BTreeSet<_>>()
+            };
+            assert_eq!(names(value), names(expected), "members of {path}");
+            for (name, value) in value {
+                assert_same_members(&format!("{path}.{name}"), value, &expected[name]);
+            }
+        }
+        _ => assert_eq!(value, expected, "{path}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_kills_at_random_moments_lose_nothing_and_repeat_only_what_was_not_yet_written_down() {
+    let stage = Stage::new("kills", 3).await;
+    let endpoint = Endpoint::start().await;
+    endpoint.usually(Answer::TakeLater(Duration::from_millis(5)));
+    stage.simulator.set(|s| s.page_records = 20);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let interval = Duration::from_millis(100);
+    let variables = [
+        ("HANDLER", endpoint.url.as_str()),
+        ("FAILOVER_TIME", "1s"),
+        ("CHECKPOINT_INTERVAL", "100ms"),
+        ("BATCH_SIZE", "3"),
+    ];
+    let mut may_repeat = 0;
+    for life in 0..10 {
+        // More than a life gets done, so that every kill strikes under load.
+        put_rounds(&stage.simulator, 60, life * 8..life * 8 + 8);
+        let open = stage.simulator.open_shards();
+        if life % 3 == 1 {
+            stage.simulator.split(random.choice(&open).unwrap());
+        }
+        let process = stage.consumer(&variables).await;
+        let before = endpoint.invocations().len();
+        let more = if random.u8(..) < 50 { 0 } else { random.usize(1..150) };
+        endpoint.until("a random moment", |i| i.len() >= before + more).await;
+        process.kill().await;
+        let killed = Instant::now();
+        let positions = stage.progress().await;
+        let positions: HashMap<_, _> =
+            positions.iter().map(|p| (p.shard.as_str(), &p.position)).collect();
+        let is_written = |shard: &str, number: &str| match positions.get(shard) {
+            Some(Position::ShardEnd) => true,
+            Some(Position::After(last)) => as_number(number) <= as_number(last.as_str()),
+            _ => false,
+        };
+        let mut open_ends = BTreeSet::new();
+        for (index, invocation) in endpoint.invocations().iter().enumerate() {
+            let shard = invocation.header("streamgate-shard-id").to_owned();
+            for record in &invocation.records {
+                if !is_written(&shard, &record.sequence_number) {
+                    open_ends.insert(record.sequence_number.clone());
+                    let age = killed - invocation.at;
+                    // A second for a write on a busy machine.
+                    let most = interval + Duration::from_secs(1);
+                    assert!(index < before || age < most, "not written down for {age:?}");
+                }
+            }
+        }
+        may_repeat += open_ends.len();
+    }
+    let process = stage.consumer(&variables).await;
+    endpoint.until_distinct(60 * 80).await;
+    process.stop().await;
+    let got = endpoint.got();
+    assert_in_order(&got);
+    let repeated = got.len() - distinct(&got);
+    println!("{repeated} repeated, {may_repeat} allowed");
+    assert!(repeated <= may_repeat, "{repeated} repeated, {may_repeat} allowed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_under_load_is_clean_and_the_next_start_repeats_nothing() {
+    let stage = Stage::new("stops", 4).await;
+    let endpoint = Endpoint::start().await;
+    endpoint.usually(Answer::TakeLater(Duration::from_millis(5)));
+    stage.simulator.set(|s| s.page_records = 50);
+    put_rounds(&stage.simulator, 100, 0..10);
+    stage.simulator.roll_all();
+    put_rounds(&stage.simulator, 100, 10..20);
+    let variables = [
+        ("HANDLER", endpoint.url.as_str()),
+        ("CHECKPOINT_INTERVAL", "5m"),
+        ("BATCH_SIZE", "5"),
+        ("SHUTDOWN_GRACE", "5s"),
+    ];
+    for stop in 1..=4 {
+        let process = stage.consumer(&variables).await;
+        endpoint.until("some batches", |i| i.len() >= stop * 60).await;
+        let asked = Instant::now();
+        process.stop().await;
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(endpoint.got().len() < 2000, "it was stopped under load");
+    }
+    let process = stage.consumer(&variables).await;
+    endpoint.until_distinct(2000).await;
+    process.stop().await;
+    assert_in_order(&endpoint.got());
+    let twice: Vec<_> = deliveries(&endpoint.got())
+        .into_iter()
+        .filter(|d| d.1 > 1)
+        .map(|d| d.0.to_owned())
+        .collect();
+    assert!(twice.is_empty(), "came twice: {twice:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_records_over_twenty_shards_with_a_tenth_of_the_calls_failing_on_the_wire() {
+    let stage = Stage::new("faults", 20).await;
+    let endpoint = Endpoint::start().await;
+    stage.simulator.set(|s| s.page_records = 25);
+    put_rounds(&stage.simulator, 500, 0..20);
+    let faults = stage.simulator.faults();
+    // Three of the first reads hang until the client gives up, all at the same time.
+    faults.add(FaultRule::new(Fault::Hang).on(Operation::GetRecords).after(20).times(3));
+    for fault in [
+        Fault::Throttle,
+        Fault::LimitExceeded,
+        Fault::InternalError,
+        Fault::Reset,
+        Fault::HalfAnswer,
+        Fault::Malformed,
+        Fault::Slow(Duration::from_millis(50)),
+    ] {
+        faults.add(FaultRule::new(fault).probability(0.0125));
+    }
+    for fault in [Fault::ExpiredIterator, Fault::EmptyPage, Fault::NotFound] {
+        faults.add(FaultRule::new(fault).on(Operation::GetRecords).probability(0.0125));
+    }
+    // Refusals end a consumer that has never read; this one has by then.
+    for fault in [Fault::ExpiredToken, Fault::AccessDenied] {
+        let rule = FaultRule::new(fault).on(Operation::GetRecords).after(100);
+        faults.add(rule.probability(0.0125));
+    }
+    let process = stage.consumer(&[("HANDLER", &endpoint.url), ("BATCH_SIZE", "50")]).await;
+    endpoint.until_distinct(10_000).await;
+    process.stop().await;
+    let got = endpoint.got();
+    assert_in_order(&got);
+    assert_eq!(got.len(), 10_000, "nothing came twice");
+    let calls = stage.simulator.calls();
+    let struck: u64 = calls.faults.values().sum();
+    println!("{} calls, of which failed: {:?}", calls.total(), calls.faults);
+    assert!(calls.get_records > 400 && struck * 20 > calls.total(), "{calls:?}");
+    assert_eq!(calls.faults["hang"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stuck_handler_stops_the_reading_and_not_the_machine() {
+    const BUDGET: usize = 2 << 20;
+    const PAGE: usize = 1 << 20;
+    let stage = Stage::new("stuck", 8).await;
+    let endpoint = Endpoint::start().await;
+    endpoint.usually(Answer::Hang);
+    let budget = BUDGET.to_string();
+    let variables = [("HANDLER", endpoint.url.as_str()), ("MAX_BUFFERED_BYTES", &budget)];
+    let process = stage.consumer(&variables).await;
+    process.until("/readyz", |code, _| code == 200).await;
+    let before = process.metric("process_resident_memory_bytes").await;
+
+    // 48 MiB wait: 3,000 records of 16 KiB.
+    put_big(&stage.simulator, 300, 10, 16 << 10);
+    endpoint.until("a batch that hangs", |i| !i.is_empty()).await;
+    let full = |exposition: &str| value_of(exposition, "streamgate_buffered_bytes") as usize;
+    process.until("/metrics", |_, text| full(text) + PAGE > BUDGET).await;
+    // Long enough for many more reads, if it read on: every shard's idle poll comes round.
+    let reads = stage.simulator.calls().get_records;
+    for _ in 0..100 {
+        let (_, text) = process.get("/metrics").await;
+        assert!(full(&text) <= BUDGET + PAGE, "{} bytes are buffered", full(&text));
+        let grown = value_of(&text, "process_resident_memory_bytes") - before;
+        assert!(grown < 24e6, "grew by {grown} bytes");
+    }
+    let more = stage.simulator.calls().get_records - reads;
+    assert!(more <= 8, "it reads on: {more} calls");
+    assert!(endpoint.got().is_empty());
+
+    endpoint.release();
+    endpoint.until_distinct(3000).await;
+    process.until("/metrics", |_, text| full(text) == 0).await;
+    process.stop().await;
+    assert_in_order(&endpoint.got());
+    assert_eq!(endpoint.got().len(), 3000);
+}
+
+fn put_big(simulator: &Simulator, items: usize, rounds: u64, bytes: usize) {
+    let filler = "x".repeat(bytes);
+    for n in 0..rounds {
+        for item in 0..items {
+            let mut change = Change::item(&format!("item-{item}"), n);
+            change.new_image.as_mut().unwrap()["filler"] = json!({"S": filler});
+            simulator.put(&change);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_way_a_handler_fails_is_counted_and_tried_again_in_order() {
+    let stage = Stage::new("failures", 1).await;
+    let endpoint = Endpoint::start().await;
+    let failures = [
+        (Answer::Status(500), "error"),
+        (Answer::Status(404), "error"),
+        (Answer::Redirect, "error"),
+        (Answer::Endless, "error"),
+        (Answer::Close, "unreachable"),
+        (Answer::Half, "unreachable"),
+        (Answer::Hang, "timeout"),
+    ];
+    // Each record fails once and is taken; the last fails three times.
+    for (answer, _) in failures {
+        endpoint.script([answer, Answer::Take]);
+    }
+    endpoint.script([Answer::Status(503), Answer::Close, Answer::Status(500), Answer::Take]);
+    put_rounds(&stage.simulator, 1, 0..8);
+    let variables =
+        [("HANDLER", endpoint.url.as_str()), ("HANDLER_TIMEOUT", "300ms"), ("BATCH_SIZE", "1")];
+    let process = stage.consumer(&variables).await;
+    endpoint.until_distinct(8).await;
+
+    let got = endpoint.got();
+    assert_eq!(got.iter().map(|got| got.n.unwrap()).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    let attempts: Vec<_> = endpoint
+        .invocations()
+        .iter()
+        .map(|i| (i.records[0].n.unwrap(), i.header("streamgate-attempt").to_owned()))
+        .collect();
+    let expected = (0..7).flat_map(|n| [(n, 1), (n, 2)]).chain((1..5).map(|attempt| (7, attempt)));
+    assert_eq!(attempts, expected.map(|(n, a)| (n, a.to_string())).collect::<Vec<_>>());
+    assert!(
+        endpoint.invocations().iter().all(|i| i.path == "/events?a=b"),
+        "redirects are not followed"
+    );
+
+    let delivered = |text: &str| value_of(text, "streamgate_records_delivered_total") == 8.0;
+    let text = process.until("/metrics", |_, text| delivered(text)).await;
+    let count = |outcome: &str| {
+        value_of(&text, &format!("streamgate_invocations_total{{outcome=\"{outcome}\"}}"))
+    };
+    let outcomes = ["success", "error", "unreachable", "timeout"].map(count);
+    assert_eq!(outcomes, [8.0, 6.0, 3.0, 1.0]);
+    assert_eq!(value_of(&text, "streamgate_records_invoked_total"), 18.0);
+    assert_eq!(value_of(&text, "streamgate_records_failed_total"), 10.0);
+    let ended = process.stop().await;
+    assert!(!ended.stderr.iter().any(|line| line.contains("item-0")), "keys are not logged");
+    assert_eq!(ended.stdout, [""; 0], "stdout belongs to the handler log");
+}

@@ -1,0 +1,257 @@
+//! A consumer in this process: the simulator as its stream, a store in memory, a handler
+//! that writes down what it gets. No sockets, so it runs on a paused clock.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use streamgate::arn::StreamArn;
+use streamgate::batch::BatchSettings;
+use streamgate::consumer::{Consumer, ConsumerError, ConsumerSettings};
+use streamgate::deliver::{Batch, Handler, HandlerError};
+use streamgate::lineage::StartingPosition;
+use streamgate::polling::PollIntervals;
+use streamgate::progress::Progress;
+use streamgate::simulator::Simulator;
+use streamgate::source::Source;
+use streamgate::telemetry::metrics::Metrics;
+use streamgate::telemetry::status::Board;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const ARN: &str =
+    "arn:aws:dynamodb:eu-central-1:123456789012:table/people/stream/2026-01-02T03:04:05.678";
+
+pub fn arn() -> StreamArn {
+    ARN.parse().expect("well-formed")
+}
+
+/// Settings as the defaults have them, with small batches.
+pub fn settings() -> ConsumerSettings {
+    ConsumerSettings {
+        stream: arn(),
+        starting_position: StartingPosition::TrimHorizon,
+        batches: BatchSettings { size: 100, window: Duration::ZERO },
+        handler_timeout: Duration::from_secs(60),
+        poll_intervals: PollIntervals {
+            min: Duration::from_millis(200),
+            max: Duration::from_secs(1),
+        },
+        failover_time: Duration::from_secs(10),
+        checkpoint_interval: Duration::from_secs(1),
+        shutdown_grace: Duration::from_secs(25),
+        max_buffered_bytes: 64 << 20,
+        own_records_key: None,
+    }
+}
+
+/// `rounds` changes of each of `items` items.
+pub fn put_rounds(simulator: &Simulator, items: usize, rounds: std::ops::Range<u64>) {
+    for n in rounds {
+        for item in 0..items {
+            simulator.put_item(&format!("item-{item}"), n);
+        }
+    }
+}
+
+/// One record as the handler got it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Got {
+    pub shard: String,
+    pub pk: String,
+    pub n: Option<u64>,
+    pub sequence_number: String,
+}
+
+/// A handler that writes down what it gets, and can be told to misbehave.
+#[derive(Default)]
+pub struct Recorder {
+    got: Mutex<Vec<Got>>,
+    batches: Mutex<Vec<usize>>,
+    more: Notify,
+    stuck: AtomicBool,
+    unstick: Notify,
+    failures: Mutex<u32>,
+    /// Batches wait here when it is set.
+    pub gate: Mutex<Option<Arc<Semaphore>>>,
+}
+
+impl Recorder {
+    pub fn got(&self) -> Vec<Got> {
+        self.got.lock().unwrap().clone()
+    }
+
+    /// Records in each batch that was taken.
+    pub fn batches(&self) -> Vec<usize> {
+        self.batches.lock().unwrap().clone()
+    }
+
+    /// The next batches fail so many times.
+    pub fn fail(&self, times: u32) {
+        *self.failures.lock().unwrap() = times;
+    }
+
+    pub fn stick(&self) {
+        self.stuck.store(true, Ordering::SeqCst);
+    }
+
+    pub fn unstick(&self) {
+        self.stuck.store(false, Ordering::SeqCst);
+        self.unstick.notify_waiters();
+    }
+
+    /// Waits until `condition` holds of what was got.
+    pub async fn until(&self, condition: impl Fn(&[Got]) -> bool) {
+        loop {
+            let more = self.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            if condition(&self.got.lock().unwrap()) {
+                return;
+            }
+            more.await;
+        }
+    }
+
+    /// Waits until so many different records were got.
+    pub async fn until_distinct(&self, count: usize) {
+        self.until(|got| got.len() >= count && distinct(got) >= count).await;
+    }
+}
+
+pub fn distinct(got: &[Got]) -> usize {
+    let numbers: std::collections::HashSet<_> = got.iter().map(|g| &g.sequence_number).collect();
+    numbers.len()
+}
+
+/// Each item's records came in order: at its first delivery, every record is the next.
+pub fn assert_in_order(got: &[Got]) {
+    let mut next: HashMap<&str, u64> = HashMap::new();
+    for record in got {
+        let n = record.n.expect("only counted items are put");
+        let expected = next.entry(&record.pk).or_default();
+        assert!(n <= *expected, "{} jumped to {n}, expected {expected}", record.pk);
+        *expected = (*expected).max(n + 1);
+    }
+}
+
+/// How often each record came.
+pub fn deliveries(got: &[Got]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for record in got {
+        *counts.entry(record.sequence_number.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+pub fn read_event(shard: &str, event: &[u8]) -> Vec<Got> {
+    let event: Value = serde_json::from_slice(event).expect("events are JSON");
+    let records = event["Records"].as_array().expect("events have records");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    records
+        .iter()
+        .map(|record| Got {
+            shard: shard.to_owned(),
+            pk: text(&record["dynamodb"]["Keys"]["PK"]["S"]),
+            n: record["dynamodb"]["NewImage"]["n"]["N"].as_str().and_then(|n| n.parse().ok()),
+            sequence_number: text(&record["dynamodb"]["SequenceNumber"]),
+        })
+        .collect()
+}
+
+#[async_trait]
+impl Handler for Recorder {
+    async fn handle(&self, batch: &Batch) -> Result<(), HandlerError> {
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.expect("never closed").forget();
+        }
+        loop {
+            let unstick = self.unstick.notified();
+            tokio::pin!(unstick);
+            unstick.as_mut().enable();
+            if !self.stuck.load(Ordering::SeqCst) {
+                break;
+            }
+            unstick.await;
+        }
+        {
+            let mut failures = self.failures.lock().unwrap();
+            if *failures > 0 {
+                *failures -= 1;
+                return Err(HandlerError::failed("told to fail"));
+            }
+        }
+        let records = read_event(batch.shard.as_str(), &batch.event().to_vec());
+        self.batches.lock().unwrap().push(records.len());
+        self.got.lock().unwrap().extend(records);
+        self.more.notify_waiters();
+        Ok(())
+    }
+}
+
+/// A running consumer.
+pub struct Running {
+    pub handler: Arc<Recorder>,
+    pub metrics: Arc<Metrics>,
+    pub board: Arc<Board>,
+    drain: CancellationToken,
+    task: JoinHandle<Result<(), ConsumerError>>,
+}
+
+/// Starts a consumer of `simulator` that keeps its progress in `progress`.
+pub fn start(
+    settings: ConsumerSettings,
+    simulator: &Simulator,
+    progress: impl Progress,
+    handler: Arc<Recorder>,
+) -> Running {
+    start_with(settings, Arc::new(simulator.clone()), Arc::new(progress), handler)
+}
+
+pub fn start_with(
+    settings: ConsumerSettings,
+    source: Arc<dyn Source>,
+    progress: Arc<dyn Progress>,
+    handler: Arc<Recorder>,
+) -> Running {
+    let (metrics, board) = (Arc::new(Metrics::new()), Arc::new(Board::new()));
+    let consumer = Consumer::new(
+        settings,
+        source,
+        progress,
+        Arc::clone(&handler) as Arc<dyn Handler>,
+        Arc::clone(&metrics),
+        Arc::clone(&board),
+    );
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(consumer.run(drain.clone()));
+    Running { handler, metrics, board, drain, task }
+}
+
+impl Running {
+    /// Asks for a stop and waits for it.
+    pub async fn stop(self) {
+        self.drain.cancel();
+        self.task.await.expect("no panic").expect("a clean stop");
+    }
+
+    /// Asks for a stop.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// As `kill -9`: nothing is written any more.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// How it ends by itself.
+    pub async fn ended(self) -> Result<(), ConsumerError> {
+        self.task.await.expect("no panic")
+    }
+}
