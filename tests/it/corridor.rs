@@ -69,6 +69,24 @@ async fn splits_and_rollovers_while_reading_lose_nothing_and_cost_no_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_parent_that_still_lists_as_open_beside_its_children_is_read_before_them() {
+    let simulator = simulator(2);
+    simulator.set(|s| {
+        s.parent_lag = 3600 * SECOND;
+        s.listing_order = ListingOrder::ChildrenFirst;
+    });
+    put_rounds(&simulator, 20, 0..3);
+    for shard in simulator.open_shards() {
+        simulator.split(&shard);
+    }
+    put_rounds(&simulator, 20, 3..6);
+    let running = start(settings(), &simulator, MemoryProgress::new(), Arc::default());
+    running.handler.until_distinct(120).await;
+    assert_in_order(&running.handler.got());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn children_that_become_visible_late_are_found() {
     let simulator = simulator(1);
     simulator.set(|s| s.child_lag = 40 * SECOND);
