@@ -5,6 +5,7 @@
 //! `life` shows that the worker lives and judges whether others do, `shards` runs
 //! the shards while the lease is held, [`shard`] is one shard's loop.
 
+mod desk;
 mod discovery;
 mod error;
 mod guard;
