@@ -246,11 +246,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn from_millis(millis: u64) -> SystemTime {
+pub(super) fn from_millis(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
-fn parse_position(text: &str) -> Option<Position> {
+pub(super) fn parse_position(text: &str) -> Option<Position> {
     match text {
         TRIM_HORIZON => Some(Position::TrimHorizon),
         SHARD_END => Some(Position::ShardEnd),

@@ -4,21 +4,28 @@
 //! Does not decide who should hold a lease. Invariant: every write names the lease it
 //! is made under, and a write under a lease that has passed on changes nothing.
 
+mod client;
 mod dynamodb;
 mod fencing;
 mod item;
 mod keys;
 mod memory;
+pub mod problem;
 mod table;
+mod token;
+pub mod wire;
 
+pub use client::{ClientProgress, ClientSettings};
 pub use dynamodb::ACTIONS as TABLE_ACTIONS;
 pub use keys::{OWN_PREFIX, is_own, valid_consumer_name};
 pub use memory::{MemoryFault, MemoryProgress, MemoryWrites};
 pub use table::{TableProgress, TableSettings};
+pub use token::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
 
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -63,7 +70,7 @@ pub enum LeaseKey {
 
 /// The fenced right of one worker to one thing. `counter` is the fencing token: it grows
 /// by one with every take, so a lease is never confused with an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Who holds it; `None` after a release.
     pub owner: Option<WorkerId>,
@@ -85,18 +92,21 @@ pub enum Position {
 }
 
 /// Records that left the stream before they were read: lost to this consumer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// The last record known from before the gap, if any was read.
+    #[serde(with = "wire::number")]
     pub after: Option<SequenceNumber>,
     /// The first record read after it, if there was one on the page that followed.
+    #[serde(with = "wire::number")]
     pub resumed_at: Option<SequenceNumber>,
     /// When it was found (milliseconds).
+    #[serde(with = "wire::millis")]
     pub found_at: SystemTime,
 }
 
 /// One shard's item.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardProgress {
     /// The shard.
     pub shard: ShardId,
@@ -107,6 +117,7 @@ pub struct ShardProgress {
     /// How far it has been delivered.
     pub position: Position,
     /// When the position was last written (milliseconds).
+    #[serde(with = "wire::millis")]
     pub updated: SystemTime,
     /// Every gap found in it, oldest first.
     pub gaps: Vec<Gap>,
@@ -114,7 +125,7 @@ pub struct ShardProgress {
 
 /// A worker's sign of life. It is dead when `beat` has not changed for the failover time
 /// by the observer's own clock; no clocks are compared between machines.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Whose.
     pub worker: WorkerId,
@@ -123,7 +134,7 @@ pub struct Heartbeat {
 }
 
 /// What is known of the consumer as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Coordination {
     /// The lease on the stream; `None` when nobody has ever held it.
     pub stream: Option<Lease>,
@@ -135,7 +146,7 @@ pub struct Coordination {
 }
 
 /// A position to be made durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The shard.
     pub shard: ShardId,
@@ -148,7 +159,7 @@ pub struct Checkpoint {
 }
 
 /// How a shard's item looks when it is taken for the first time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewShard {
     /// The shard it continues.
     pub parent: Option<ShardId>,

@@ -14,6 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["source"],
     &["progress"],
     &["telemetry"],
+    &["api"],
     &["batch", "frontier", "lineage"],
     &["checkpoint", "deliver", "reader"],
     &["consumer"],

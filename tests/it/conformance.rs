@@ -3,6 +3,7 @@
 //! One list of scenarios, each in a namespace of its own, run against each store by
 //! [`conformance!`]. Owns no store's peculiarities: those have files of their own.
 
+use crate::support::api::RunningApi;
 use crate::support::{self, NewTable, sdk_config};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use streamgate::source::ShardId;
 
 /// Opens the progress of a consumer (first) and a stream's label (second); the same two
 /// names give the same progress.
-pub type Open = Box<dyn Fn(&str, &str) -> Arc<dyn Progress>>;
+pub type Open = Box<dyn Fn(&str, &str) -> Arc<dyn Progress> + Send + Sync>;
 
 const LABEL: &str = "2026-01-02T03:04:05.678";
 
@@ -59,6 +60,8 @@ macro_rules! conformance {
 conformance!(memory, super::open_memory);
 conformance!(table_on_dynoxide, super::open_dynoxide);
 conformance!(table_on_ministack, super::open_ministack);
+conformance!(api_on_memory, super::open_api_on_memory);
+conformance!(api_on_dynoxide, super::open_api_on_dynoxide);
 
 async fn open_memory() -> Open {
     let stores: Mutex<HashMap<(String, String), MemoryProgress>> = Mutex::default();
@@ -92,6 +95,19 @@ async fn open_table(address: SocketAddr, table: &tokio::sync::OnceCell<()>) -> O
         };
         Arc::new(TableProgress::new(&config, settings))
     })
+}
+
+async fn open_api_on_memory() -> Open {
+    open_api("memory", open_memory().await).await
+}
+
+async fn open_api_on_dynoxide() -> Open {
+    open_api("conformance", open_dynoxide().await).await
+}
+
+async fn open_api(table: &str, stores: Open) -> Open {
+    let api = RunningApi::start(table, stores.into()).await;
+    Box::new(move |consumer, label| Arc::new(api.client(consumer, label)))
 }
 
 /// A namespace that no other scenario uses.

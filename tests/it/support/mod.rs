@@ -3,6 +3,7 @@
 //! Owns starting and finding the servers. Each is started once for the whole binary, on
 //! a port of its own on 127.0.0.1. Invariant: nothing outlives the test binary.
 
+pub mod api;
 pub mod dynoxide;
 pub mod endpoint;
 pub mod ministack;

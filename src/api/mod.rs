@@ -1,0 +1,79 @@
+//! The second container: progress for consumers that may not touch the table.
+//!
+//! Owns two listeners: the private one, where consumers with the token have their
+//! progress kept, and the public one, with health, metrics and the application's own
+//! routes. Invariant: nothing behind the private listener is reached without the token,
+//! and no request takes more than its bound of bytes and time.
+
+mod listener;
+mod metrics;
+mod private;
+mod public;
+
+pub use metrics::{ApiMetrics, TABLE_OPERATIONS};
+
+use crate::progress::{ApiToken, Progress};
+use axum::Router;
+use private::Private;
+use public::Public;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Opens the progress of a consumer (first) and a stream's label (second). It may be
+/// opened again for the same two, and holds nothing that is lost when it is dropped.
+pub type Stores = Arc<dyn Fn(&str, &str) -> Arc<dyn Progress> + Send + Sync>;
+
+/// What the api works on.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// `TABLE_NAME`
+    pub table: String,
+    /// `API_TOKEN`
+    pub token: ApiToken,
+}
+
+/// The api.
+pub struct Api {
+    settings: ApiSettings,
+    stores: Stores,
+    metrics: Arc<ApiMetrics>,
+    routes: Router,
+}
+
+impl Api {
+    /// An api over `stores`, which all lie in the table of `settings`.
+    pub fn new(settings: ApiSettings, stores: Stores, metrics: Arc<ApiMetrics>) -> Self {
+        Self { settings, stores, metrics, routes: Router::new() }
+    }
+
+    /// Mounts the application's own routes on the public listener. They are not behind
+    /// the token, and may not be `/healthz`, `/readyz` or `/metrics`, which are taken.
+    #[must_use]
+    pub fn routes(mut self, routes: Router) -> Self {
+        self.routes = routes;
+        self
+    }
+
+    /// Serves both listeners until `stop`, and then what is in flight for at most `grace`.
+    /// Gives whether all of it was finished.
+    pub async fn serve(
+        self,
+        public: TcpListener,
+        private: TcpListener,
+        stop: CancellationToken,
+        grace: Duration,
+    ) -> bool {
+        let Self { settings, stores, metrics, routes } = self;
+        // Whether the table can be used does not depend on whose progress is asked for.
+        let table = stores("readiness", "-");
+        let open = Public::new(table, Arc::clone(&metrics)).router().merge(routes);
+        let behind_token = Private::new(settings, stores, metrics).router();
+        let (public, private) = tokio::join!(
+            listener::serve(public, open, &stop, grace),
+            listener::serve(private, behind_token, &stop, grace),
+        );
+        public && private
+    }
+}

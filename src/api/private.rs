@@ -1,0 +1,253 @@
+//! The private listener: progress over HTTP, behind the token.
+//!
+//! Owns who is let in, how large and slow a request may be, and which store a path
+//! means. What a call does is the store's. Invariant: the token is looked at first,
+//! before a body is read or a path is understood.
+
+use super::metrics::{self, ApiMetrics};
+use super::{ApiSettings, Stores};
+use crate::progress::problem::{PROBLEM_JSON, Problem, ProblemCode};
+use crate::progress::wire::{
+    Call, CheckpointAnswer, CheckpointBody, ForgetBody, HELLO, HeartbeatBody, Hello, PROGRESS,
+    ReleaseBody, RetireBody, SeededBody, ShardsAnswer, TakeBody, VERSION, Welcome,
+};
+use crate::progress::{Checkpoint, LeaseKey, Progress, valid_consumer_name};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The largest body that is read.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// From the end of a request's head to its answer, its body and the table included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many consumers' stores are kept open. They hold nothing but names and may be
+/// opened again, so that when there are more, all are let go.
+const MAX_STORES: usize = 256;
+const MAX_LABEL_BYTES: usize = 64;
+
+/// The state of the listener.
+pub(super) struct Private {
+    settings: ApiSettings,
+    stores: Stores,
+    open: Mutex<HashMap<(String, String), Arc<dyn Progress>>>,
+    metrics: Arc<ApiMetrics>,
+}
+
+impl Private {
+    pub fn new(settings: ApiSettings, stores: Stores, metrics: Arc<ApiMetrics>) -> Self {
+        Self { settings, stores, open: Mutex::default(), metrics }
+    }
+
+    pub fn router(self) -> Router {
+        Router::new().fallback(handle).with_state(Arc::new(self))
+    }
+
+    fn is_let_in(&self, request: &Request) -> bool {
+        let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+        let token = given.and_then(|given| match given.split_at_checked("Bearer ".len()) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => Some(token),
+            _ => None,
+        });
+        token.is_some_and(|token| self.settings.token.matches(token))
+    }
+
+    fn check_table(&self, table: &str) -> Result<(), Problem> {
+        if table == self.settings.table {
+            return Ok(());
+        }
+        let ours = &self.settings.table;
+        let detail = format!(
+            "the api keeps progress in table {ours} and this consumer in table {table}: set TABLE_NAME to the same in both"
+        );
+        Err(Problem::new(ProblemCode::WrongTable, detail))
+    }
+
+    fn store(&self, consumer: &str, label: &str) -> Result<Arc<dyn Progress>, Problem> {
+        let is_label = (1..=MAX_LABEL_BYTES).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.'));
+        if !valid_consumer_name(consumer) || !is_label {
+            let detail = format!("{consumer:?} and {label:?} do not name a consumer of a stream");
+            return Err(Problem::new(ProblemCode::Malformed, detail));
+        }
+        let mut open = self.open.lock().expect("no panic while held");
+        if open.len() >= MAX_STORES {
+            open.clear();
+        }
+        let key = (consumer.to_owned(), label.to_owned());
+        Ok(Arc::clone(open.entry(key).or_insert_with(|| (self.stores)(consumer, label))))
+    }
+
+    async fn hello(&self, body: &[u8]) -> Answer {
+        let Hello { table, consumer, label, version } = read(body)?;
+        if version != VERSION {
+            let detail = format!(
+                "the api speaks version {VERSION} of the interface and this consumer version {version}: run the same version of streamgate in both"
+            );
+            return Err(Problem::new(ProblemCode::WrongVersion, detail));
+        }
+        self.check_table(&table)?;
+        self.store(&consumer, &label)?.describe().await?;
+        answer(&Welcome { table, version: VERSION })
+    }
+}
+
+/// A body in JSON, or what went wrong.
+type Answer = Result<Vec<u8>, Problem>;
+
+/// What a path means.
+enum Route<'a> {
+    Hello,
+    Progress { call: Call, table: &'a str, consumer: &'a str, label: &'a str },
+}
+
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        if path == HELLO {
+            return Some(Self::Hello);
+        }
+        let mut parts = path.strip_prefix(PROGRESS)?.strip_prefix('/')?.split('/');
+        let (table, whose, call) = (parts.next()?, parts.next()?, Call::named(parts.next()?)?);
+        let (consumer, label) = whose.split_once('@')?;
+        parts.next().is_none().then_some(Self::Progress { call, table, consumer, label })
+    }
+
+    fn method(&self) -> Method {
+        match self {
+            Self::Progress { call, .. } if call.reads() => Method::GET,
+            _ => Method::POST,
+        }
+    }
+
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Hello => metrics::HELLO,
+            Self::Progress { call, .. } => call.name(),
+        }
+    }
+}
+
+async fn handle(State(private): State<Arc<Private>>, request: Request) -> Response {
+    let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+    let (route, answer) = if !private.is_let_in(&request) {
+        let detail = "this needs the header `Authorization: Bearer TOKEN` with the API_TOKEN of the api: set API_TOKEN to the same in both containers";
+        (metrics::OTHER, Err(Problem::new(ProblemCode::Unauthorized, detail)))
+    } else {
+        match Route::of(&path).filter(|route| route.method() == method) {
+            None => {
+                let detail = format!("there is no {method} {path} at this listener");
+                (metrics::OTHER, Err(Problem::new(ProblemCode::NoSuchRoute, detail)))
+            }
+            Some(route) => {
+                let answering = respond(&private, &route, request.into_body());
+                let answer = tokio::time::timeout(REQUEST_TIMEOUT, answering).await;
+                let late = || {
+                    let detail = format!("not done within {REQUEST_TIMEOUT:?}");
+                    Err(Problem::new(ProblemCode::Unavailable, detail))
+                };
+                (route.label(), answer.unwrap_or_else(|_| late()))
+            }
+        }
+    };
+    let outcome = answer.as_ref().map_or_else(|problem| problem.code.label(), |_| metrics::OK);
+    private.metrics.request(route, outcome);
+    match answer {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(problem) => refuse(&problem),
+    }
+}
+
+fn refuse(problem: &Problem) -> Response {
+    tracing::debug!(code = problem.code.label(), detail = %problem.detail, "a request was refused");
+    let code = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::to_vec(problem).expect("problems are plain data");
+    let mut response = (code, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+    if problem.code == ProblemCode::Unauthorized {
+        let scheme = header::HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
+}
+
+async fn respond(private: &Private, route: &Route<'_>, body: Body) -> Answer {
+    let body = collect(body).await?;
+    let (call, store) = match *route {
+        Route::Hello => return private.hello(&body).await,
+        Route::Progress { call, table, consumer, label } => {
+            private.check_table(table)?;
+            (call, private.store(consumer, label)?)
+        }
+    };
+    match call {
+        Call::Coordination => answer(&store.coordination().await?),
+        Call::Shards => answer(&ShardsAnswer { shards: store.load().await? }),
+        Call::Heartbeat => {
+            let HeartbeatBody { worker, beat } = read(&body)?;
+            answer(&store.heartbeat(&worker, beat).await?)
+        }
+        Call::Retire => {
+            let RetireBody { worker } = read(&body)?;
+            answer(&store.retire(&worker).await?)
+        }
+        Call::Take => {
+            let TakeBody { shard, seen, worker, new } = read(&body)?;
+            let key = LeaseKey::from_wire(shard);
+            answer(&store.take(&key, seen.as_ref(), &worker, new.as_ref()).await?)
+        }
+        Call::Release => {
+            let ReleaseBody { shard, lease } = read(&body)?;
+            answer(&store.release(&LeaseKey::from_wire(shard), &lease).await?)
+        }
+        Call::Seeded => {
+            let SeededBody { lease } = read(&body)?;
+            answer(&store.seeded(&lease).await?)
+        }
+        Call::Checkpoint => {
+            let CheckpointBody::<Vec<Checkpoint>> { checkpoints } = read(&body)?;
+            let mut shards = HashSet::new();
+            if !checkpoints.iter().all(|checkpoint| shards.insert(&checkpoint.shard)) {
+                let detail = "a shard is named twice in one batch of checkpoints";
+                return Err(Problem::new(ProblemCode::Malformed, detail));
+            }
+            let results = store.checkpoint(&checkpoints).await;
+            let results = results.into_iter().map(|result| result.err().map(Problem::from));
+            answer(&CheckpointAnswer { results: results.collect() })
+        }
+        Call::Forget => {
+            let ForgetBody { shard, lease } = read(&body)?;
+            answer(&store.forget(&shard, &lease).await?)
+        }
+    }
+}
+
+async fn collect(body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let detail = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+            Err(Problem::new(ProblemCode::TooLarge, detail))
+        }
+        Err(error) => {
+            let detail = format!("the body did not arrive: {error}");
+            Err(Problem::new(ProblemCode::Malformed, detail))
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(ProblemCode::Malformed, format!("the body cannot be read: {error}"))
+    })
+}
+
+fn answer(body: &impl Serialize) -> Answer {
+    Ok(serde_json::to_vec(body).expect("answers are plain data"))
+}

@@ -1,0 +1,75 @@
+//! The public listener: `/healthz`, `/readyz`, `/metrics`.
+//!
+//! Owns whether the table is known to work. Anybody may ask, so the table is asked at
+//! most once in a while, however often this is.
+
+use super::metrics::ApiMetrics;
+use crate::progress::{Progress, ProgressError};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json};
+use axum::routing::get;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// How long an answer of the table holds.
+const FRESH: Duration = Duration::from_secs(5);
+/// A probe waits no longer than this for the table.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the listener shows.
+pub(super) struct Public {
+    table: Arc<dyn Progress>,
+    metrics: Arc<ApiMetrics>,
+    last: Mutex<Option<(Instant, Result<(), ProgressError>)>>,
+}
+
+impl Public {
+    pub fn new(table: Arc<dyn Progress>, metrics: Arc<ApiMetrics>) -> Self {
+        Self { table, metrics, last: Mutex::default() }
+    }
+
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(|| async { "live\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state(Arc::new(self))
+    }
+
+    async fn table(&self) -> Result<(), ProgressError> {
+        // Those who ask meanwhile wait for the same answer.
+        let mut last = self.last.lock().await;
+        if let Some((at, answer)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return answer.clone();
+        }
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.table.describe()).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(ProgressError::Unavailable("the table does not answer in time".to_owned()))
+        });
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+async fn ready(State(public): State<Arc<Public>>) -> impl IntoResponse {
+    // The same form as the consumer's.
+    match public.table().await {
+        Ok(()) => (StatusCode::OK, Json(json!({ "ready": true, "troubles": {} }))),
+        Err(error) => {
+            let troubles = json!({ "table": error.to_string() });
+            let body = json!({ "ready": false, "troubles": troubles });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body))
+        }
+    }
+}
+
+async fn metrics(State(public): State<Arc<Public>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], public.metrics.render())
+}

@@ -1,0 +1,316 @@
+//! Progress as JSON: the bodies of the private interface between consumer and api.
+//!
+//! Owns the forms and the paths, for both sides. Progress has no meaning here and no
+//! checks beyond its form. Invariant: what one side writes the other reads back as the
+//! same; unknown members are passed over, so that either side may be the newer one.
+
+use super::problem::Problem;
+use super::{Lease, LeaseKey, NewShard, Position, ShardProgress, WorkerId, item};
+use crate::record::SequenceNumber;
+use crate::source::ShardId;
+use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
+
+/// The version of this interface; it grows when an older side would misunderstand.
+pub const VERSION: u32 = 1;
+/// Where first contact is made.
+pub const HELLO: &str = "/v1/hello";
+/// Where the calls are: `/v1/progress/TABLE/CONSUMER@LABEL/CALL`. The table stands in
+/// every call, so that an api started anew on another table changes nothing by mistake.
+pub const PROGRESS: &str = "/v1/progress";
+/// The longest name of a worker or shard that is read.
+const MAX_NAME_BYTES: usize = 256;
+
+/// The calls, one for each method of [`super::Progress`] but `describe`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// [`super::Progress::coordination`]
+    Coordination,
+    /// [`super::Progress::load`]
+    Shards,
+    /// [`super::Progress::heartbeat`]
+    Heartbeat,
+    /// [`super::Progress::retire`]
+    Retire,
+    /// [`super::Progress::take`]
+    Take,
+    /// [`super::Progress::release`]
+    Release,
+    /// [`super::Progress::seeded`]
+    Seeded,
+    /// [`super::Progress::checkpoint`]
+    Checkpoint,
+    /// [`super::Progress::forget`]
+    Forget,
+}
+
+impl Call {
+    /// Every call.
+    pub const ALL: [Self; 9] = [
+        Self::Coordination,
+        Self::Shards,
+        Self::Heartbeat,
+        Self::Retire,
+        Self::Take,
+        Self::Release,
+        Self::Seeded,
+        Self::Checkpoint,
+        Self::Forget,
+    ];
+
+    /// The last part of its path.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Coordination => "coordination",
+            Self::Shards => "shards",
+            Self::Heartbeat => "heartbeat",
+            Self::Retire => "retire",
+            Self::Take => "take",
+            Self::Release => "release",
+            Self::Seeded => "seeded",
+            Self::Checkpoint => "checkpoint",
+            Self::Forget => "forget",
+        }
+    }
+
+    /// The call of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|call| call.name() == name)
+    }
+
+    /// Whether it only reads, and is a GET without a body; the others are POSTs.
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Coordination | Self::Shards)
+    }
+}
+
+/// First contact, asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The consumer's `TABLE_NAME`.
+    pub table: String,
+    /// Its `CONSUMER_NAME`.
+    pub consumer: String,
+    /// Its stream's label.
+    pub label: String,
+    /// The [`VERSION`] it speaks.
+    pub version: u32,
+}
+
+/// First contact, answered.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The api's `TABLE_NAME`.
+    pub table: String,
+    /// The [`VERSION`] it speaks.
+    pub version: u32,
+}
+
+/// Body of [`Call::Heartbeat`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HeartbeatBody {
+    /// Whose.
+    pub worker: WorkerId,
+    /// Its count.
+    pub beat: u64,
+}
+
+/// Body of [`Call::Retire`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RetireBody {
+    /// Who leaves.
+    pub worker: WorkerId,
+}
+
+/// Body of [`Call::Take`]; the answer is the lease.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TakeBody {
+    /// The shard, or none for the stream's lease.
+    pub shard: Option<ShardId>,
+    /// The lease as it was last seen.
+    pub seen: Option<Lease>,
+    /// Who takes it.
+    pub worker: WorkerId,
+    /// How the item begins when there is none.
+    pub new: Option<NewShard>,
+}
+
+/// Body of [`Call::Release`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReleaseBody {
+    /// The shard, or none for the stream's lease.
+    pub shard: Option<ShardId>,
+    /// The lease given back.
+    pub lease: Lease,
+}
+
+/// Body of [`Call::Seeded`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SeededBody {
+    /// The stream's lease.
+    pub lease: Lease,
+}
+
+/// Body of [`Call::Forget`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForgetBody {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its lease.
+    pub lease: Lease,
+}
+
+/// Body of [`Call::Checkpoint`]: every shard that is due.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CheckpointBody<C> {
+    /// The positions.
+    pub checkpoints: C,
+}
+
+/// Answer of [`Call::Checkpoint`]: for each position, in order, nothing or its problem.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CheckpointAnswer {
+    /// `null` where it was written.
+    pub results: Vec<Option<Problem>>,
+}
+
+/// Answer of [`Call::Shards`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ShardsAnswer {
+    /// Every shard's item.
+    pub shards: Vec<ShardProgress>,
+}
+
+impl LeaseKey {
+    pub(super) fn to_wire(&self) -> Option<ShardId> {
+        match self {
+            Self::Stream => None,
+            Self::Shard(shard) => Some(shard.clone()),
+        }
+    }
+
+    /// The lease a body speaks of.
+    pub(crate) fn from_wire(shard: Option<ShardId>) -> Self {
+        shard.map_or(Self::Stream, Self::Shard)
+    }
+}
+
+/// A name as text, of a length that a key can hold.
+macro_rules! as_text {
+    ($($name:ident),+) => {$(
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(from)?;
+                if (1..=MAX_NAME_BYTES).contains(&text.len()) {
+                    Ok(Self::from(&*text))
+                } else {
+                    Err(serde::de::Error::custom("a name has 1 to 256 bytes"))
+                }
+            }
+        }
+    )+};
+}
+as_text!(WorkerId, ShardId);
+
+/// Positions in the words of the table's items.
+impl Serialize for Position {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&item::position_text(self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(from)?;
+        item::parse_position(&text).ok_or_else(|| serde::de::Error::custom("not a position"))
+    }
+}
+
+/// Times as milliseconds since the epoch.
+pub(super) mod millis {
+    use super::*;
+
+    pub fn serialize<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(item::millis(*time))
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+        u64::deserialize(from).map(item::from_millis)
+    }
+}
+
+/// Sequence numbers as text: no JSON number holds 40 digits.
+pub(super) mod number {
+    use super::*;
+
+    pub fn serialize<S: serde::Serializer>(
+        number: &Option<SequenceNumber>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        number.as_ref().map(SequenceNumber::as_str).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<SequenceNumber>, D::Error> {
+        let text = Option::<std::borrow::Cow<'_, str>>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Checkpoint, Gap};
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    #[test]
+    fn a_checkpoint_stands_as_documented() {
+        let digits = "9".repeat(40);
+        let checkpoint = Checkpoint {
+            shard: ShardId::from("shardId-1"),
+            lease: Lease { owner: Some(WorkerId::from("w1")), counter: 7 },
+            position: Position::After(digits.parse().unwrap()),
+            gap: Some(Gap {
+                after: None,
+                resumed_at: Some("12".parse().unwrap()),
+                found_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            }),
+        };
+        let form = json!({
+            "shard": "shardId-1",
+            "lease": {"owner": "w1", "counter": 7},
+            "position": format!("AFTER:{digits}"),
+            "gap": {"after": null, "resumed_at": "12", "found_at": 1_700_000_000_123_u64},
+        });
+        assert_eq!(serde_json::to_value(&checkpoint).unwrap(), form);
+        let read: Checkpoint = serde_json::from_str(&form.to_string()).unwrap();
+        assert_eq!(read, checkpoint);
+        for (member, bad) in [
+            ("shard", json!("")),
+            ("shard", json!("x".repeat(257))),
+            ("position", json!("AFTER:x")),
+            ("lease", json!({"owner": "w1", "counter": -1})),
+            ("gap", json!({"after": "x", "resumed_at": null, "found_at": 1})),
+        ] {
+            let mut form = form.clone();
+            form[member] = bad;
+            assert!(serde_json::from_str::<Checkpoint>(&form.to_string()).is_err(), "{form}");
+        }
+    }
+
+    #[test]
+    fn every_call_is_found_by_its_name() {
+        for call in Call::ALL {
+            assert_eq!(Call::named(call.name()), Some(call));
+        }
+        assert_eq!(Call::named("describe"), None);
+    }
+}
