@@ -2,17 +2,19 @@
 
 use super::exit::Exit;
 use super::signals::drain_on_signal;
+use aws_config::SdkConfig;
 use clap::ArgMatches;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 use streamgate::aws;
 use streamgate::config::{self, ConsumerConfig, HandlerConfig};
 use streamgate::consumer::Consumer;
 use streamgate::deliver::{Discard, Handler, HttpHandler, Log};
-use streamgate::progress::TableProgress;
+use streamgate::progress::{ClientProgress, Progress, TableProgress};
 use streamgate::source::AwsSource;
 use streamgate::telemetry::http::{self, View};
-use streamgate::telemetry::logging;
+use streamgate::telemetry::logging::{self, LogFormat};
 use streamgate::telemetry::metrics::Metrics;
 use streamgate::telemetry::status::Board;
 use tokio::net::TcpListener;
@@ -22,24 +24,20 @@ use tracing::info;
 
 pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let config = config::consumer(&super::lookup(matches), SystemTime::now())?;
-    start_logging(&config)?;
-    let listener = listen(&config).await?;
+    start_logging(config.log_format, &config.log_filter)?;
+    let listener = listen("LISTEN", config.listen).await?;
     let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
 
     let metrics = Arc::new(Metrics::new());
     let aws = aws::load(Some(config.settings.stream.region()), metrics.aws_observer()).await;
     let source = AwsSource::new(&aws, config.settings.stream.clone());
-    let progress = TableProgress::new(&aws, config.table_settings());
-    tracing::warn!(
-        table = %config.table,
-        "progress is written to the table directly: this role can do more than read the stream"
-    );
+    let progress = progress(&config, &aws)?;
     let handler = handler(&config)?;
     let board = Arc::new(Board::new());
     let consumer = Consumer::new(
         config.settings,
         Arc::new(source),
-        Arc::new(progress),
+        progress,
         handler,
         Arc::clone(&metrics),
         Arc::clone(&board),
@@ -48,18 +46,31 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
 }
 
 /// From here on the log is written as configured.
-pub(super) fn start_logging(config: &ConsumerConfig) -> Result<(), Exit> {
-    let filter = config.log_filter.parse();
+pub(super) fn start_logging(format: LogFormat, filter: &str) -> Result<(), Exit> {
+    let filter = filter.parse();
     let filter = filter.map_err(|error| Exit::Failed(format!("RUST_LOG: {error}")))?;
-    logging::start(config.log_format, filter);
+    logging::start(format, filter);
     Ok(())
 }
 
-/// Opens `LISTEN`.
-pub(super) async fn listen(config: &ConsumerConfig) -> Result<TcpListener, Exit> {
-    TcpListener::bind(config.listen).await.map_err(|error| {
-        Exit::Failed(format!("LISTEN: {} cannot be opened: {error}", config.listen))
-    })
+/// Opens the address of the setting `name`.
+pub(super) async fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, Exit> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Exit::Failed(format!("{name}: {address} cannot be opened: {error}")))
+}
+
+/// The api's, where there is one: no client of the table is made then.
+fn progress(config: &ConsumerConfig, aws: &SdkConfig) -> Result<Arc<dyn Progress>, Exit> {
+    if let Some(settings) = config.client_settings() {
+        let client = ClientProgress::new(settings);
+        return Ok(Arc::new(client.map_err(|error| Exit::Failed(format!("API_URL: {error}")))?));
+    }
+    tracing::warn!(
+        table = %config.table,
+        "progress is written to the table directly: this role can do more than read the stream"
+    );
+    Ok(Arc::new(TableProgress::new(aws, config.table_settings())))
 }
 
 /// Serves the listener until `work` is done.

@@ -56,18 +56,20 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         "LISTEN" => given(name).or_else(|| Some("127.0.0.1:9090".into())),
         // Nothing of the AWS environment counts here.
         "AWS_REGION" => None,
+        // Its table is its own.
+        "API_URL" | "API_TOKEN" | "API_TOKEN_FILE" => None,
         // The embedded stream costs nothing: look often, so that a record shows at once.
         "POLL_INTERVAL_MIN" => given(name).or_else(|| Some("50ms".into())),
         "POLL_INTERVAL_MAX" => given(name).or_else(|| Some("200ms".into())),
         _ => given(name),
     };
     let config = config::consumer(&lookup, now)?;
-    start_logging(&config)?;
+    start_logging(config.log_format, &config.log_filter)?;
     let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
     let stop = CancellationToken::new();
     let _stop_all = stop.clone().drop_guard();
     let (tables, streams) = (bind(matches, "port").await?, bind(matches, "stream-port").await?);
-    let status = listen(&config).await?;
+    let status = listen("LISTEN", config.listen).await?;
     let settings = LocalSettings {
         table: config.table.clone(),
         partition_key: config.partition_key.clone(),

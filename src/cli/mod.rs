@@ -1,5 +1,6 @@
 //! Commands and flags. Every setting is a variable and a flag; the flag counts.
 
+mod api;
 mod consumer;
 mod exit;
 #[cfg(feature = "local")]
@@ -27,6 +28,7 @@ pub fn run() -> ExitCode {
     let result = runtime.block_on(async {
         match matches.subcommand() {
             Some(("consumer", matches)) => consumer::run(matches).await,
+            Some(("api", matches)) => api::run(matches).await,
             #[cfg(feature = "local")]
             Some(("local", matches)) => local::run(matches).await,
             Some(("simulate", matches)) => simulate::run(matches).await,
@@ -53,6 +55,11 @@ fn command() -> Command {
                 .args(settings(config::Command::Consumer)),
         )
         .subcommand(
+            Command::new("api")
+                .about("Keeps the progress of consumers in the table, for they need no right to it then")
+                .args(settings(config::Command::Api)),
+        )
+        .subcommand(
             Command::new("simulate")
                 .about("A simulated DynamoDB stream as a server, to try a handler or a consumer against")
                 .args(simulate::args()),
@@ -71,8 +78,8 @@ fn command() -> Command {
 
 /// The flags of a command's settings.
 fn settings(command: config::Command) -> impl Iterator<Item = Arg> {
-    SETTINGS.iter().filter(move |setting| setting.commands.contains(&command)).map(|setting| {
-        let default = match setting.default {
+    SETTINGS.iter().filter(move |setting| setting.commands.contains(&command)).map(move |setting| {
+        let default = match setting.default_in(command) {
             "" => String::new(),
             default => format!(" [default: {default}]"),
         };

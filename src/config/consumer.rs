@@ -1,14 +1,16 @@
 //! The settings of `streamgate consumer`.
 
+use super::common::{address, attribute_name, log_filter, log_format, table_name, token};
+use super::settings::Command;
 use super::values::{Faults, Values};
-use crate::arn::{StreamArn, valid_table_name};
+use crate::arn::StreamArn;
 use crate::batch::BatchSettings;
 use crate::budget::MIN_BUDGET_BYTES;
 use crate::clock;
 use crate::consumer::ConsumerSettings;
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
-use crate::progress::{TableSettings, valid_consumer_name};
+use crate::progress::{ApiToken, ClientSettings, TableSettings, valid_consumer_name};
 use crate::telemetry::logging::LogFormat;
 use reqwest::Url;
 use std::net::SocketAddr;
@@ -29,6 +31,15 @@ pub enum HandlerConfig {
     Http(Url),
 }
 
+/// Where the api is, and what lets this consumer in.
+#[derive(Clone, Debug)]
+pub struct ApiAddress {
+    /// `API_URL`.
+    pub url: Url,
+    /// `API_TOKEN`, or what `API_TOKEN_FILE` holds.
+    pub token: ApiToken,
+}
+
 /// Everything `streamgate consumer` needs to know.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
@@ -36,6 +47,8 @@ pub struct ConsumerConfig {
     pub settings: ConsumerSettings,
     /// `TABLE_NAME`.
     pub table: String,
+    /// The api that keeps the progress; `None`: it is written to the table directly.
+    pub api: Option<ApiAddress>,
     /// `TABLE_PARTITION_KEY`.
     pub partition_key: String,
     /// `TABLE_SORT_KEY`.
@@ -63,6 +76,17 @@ impl ConsumerConfig {
             label: self.settings.stream.label().to_owned(),
         }
     }
+
+    /// Where the progress is kept if not in the table directly.
+    pub fn client_settings(&self) -> Option<ClientSettings> {
+        self.api.clone().map(|ApiAddress { url, token }| ClientSettings {
+            url,
+            token,
+            table: self.table.clone(),
+            consumer: self.consumer.clone(),
+            label: self.settings.stream.label().to_owned(),
+        })
+    }
 }
 
 /// Reads the settings of `streamgate consumer`. Contacts nothing.
@@ -73,7 +97,7 @@ pub fn consumer(
     lookup: &dyn Fn(&str) -> Option<String>,
     now: SystemTime,
 ) -> Result<ConsumerConfig, Faults> {
-    let mut values = Values::new(lookup);
+    let mut values = Values::new(Command::Consumer, lookup);
     let stream = values.required("STREAM_ARN", |text| {
         text.parse::<StreamArn>().map_err(|error| error.to_string())
     });
@@ -86,11 +110,8 @@ pub fn consumer(
         );
         values.fault("STREAM_ARN", what);
     }
-    let table = values.required("TABLE_NAME", |text| {
-        valid_table_name(text).then(|| text.to_owned()).ok_or_else(|| {
-            format!("is {text:?}; the name of a table is 3 to 255 of a-z A-Z 0-9 _ . -")
-        })
-    });
+    let table = values.required("TABLE_NAME", table_name);
+    let api = api_address(&mut values);
     let consumer = values.read("CONSUMER_NAME", |text| {
         valid_consumer_name(text)
             .then(|| text.to_owned())
@@ -109,17 +130,9 @@ pub fn consumer(
     let checkpoint_interval = values.duration("CHECKPOINT_INTERVAL", 10 * MILLI, 5 * MINUTE);
     let max_buffered_bytes = values.size("MAX_BUFFERED_BYTES", MIN_BUDGET_BYTES, 64 << 30);
     let shutdown_grace = values.duration("SHUTDOWN_GRACE", SECOND, 60 * MINUTE);
-    let listen = values.read("LISTEN", |text| {
-        text.parse::<SocketAddr>().map_err(|_| {
-            format!("is {text:?}; an address and port (0.0.0.0:9090, [::]:9090) is allowed")
-        })
-    });
+    let listen = values.read("LISTEN", address);
     let log_format = log_format(&mut values);
-    let log_filter = values.read("RUST_LOG", |text| {
-        tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| {
-            format!("is {text:?}: {error}; a filter like info or streamgate=debug is allowed")
-        })
-    });
+    let log_filter = values.read("RUST_LOG", log_filter);
     values.finish()?;
 
     // Nothing is missing where nothing was at fault.
@@ -143,6 +156,7 @@ pub fn consumer(
                 own_records_key,
             },
             table,
+            api,
             partition_key,
             sort_key: sort_key?,
             consumer: consumer?,
@@ -155,12 +169,30 @@ pub fn consumer(
     Ok(all().expect("every setting without a fault has a value"))
 }
 
-fn attribute_name(text: &str) -> Result<String, String> {
-    if text.len() <= 255 {
-        Ok(text.to_owned())
-    } else {
-        Err("is too long; the name of a key has at most 255 bytes".to_owned())
+/// Both or neither of the api's URL and its token.
+fn api_address(values: &mut Values<'_>) -> Option<ApiAddress> {
+    let url = values.read("API_URL", |text| match Url::parse(text) {
+        Ok(url)
+            if matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && (url.query(), url.fragment()) == (None, None)
+                && (url.username(), url.password()) == ("", None) =>
+        {
+            Ok(url)
+        }
+        // It is not repeated: it may hold a password.
+        _ => Err("is not a URL like http://api:8081 or https://…, without user, query or fragment"
+            .to_owned()),
+    });
+    let is_set = values.get("API_URL").is_some();
+    let token = token(values, is_set);
+    if token.is_some() && !is_set {
+        values.fault(
+            "API_URL",
+            "is not set, but the token is; set both, or neither to write the table directly",
+        );
     }
+    Some(ApiAddress { url: url?, token: token? })
 }
 
 fn handler(text: &str) -> Result<HandlerConfig, String> {
@@ -223,18 +255,6 @@ fn timestamp(text: &str, now: SystemTime) -> Result<SystemTime, String> {
     Ok(clock::whole_second(time))
 }
 
-fn log_format(values: &mut Values<'_>) -> Option<LogFormat> {
-    match values.text("LOG_FORMAT").as_deref() {
-        None => Some(LogFormat::fitting()),
-        Some("json") => Some(LogFormat::Json),
-        Some("text") => Some(LogFormat::Text),
-        Some(other) => {
-            values.fault("LOG_FORMAT", format!("is {other:?}; json and text are allowed"));
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +289,7 @@ mod tests {
         let Faults(faults) =
             read(&[("BATCH_SIZE", "0"), ("LISTEN", "here"), ("API_URL", "http://x")]).unwrap_err();
         let names: Vec<_> = faults.iter().map(|fault| fault.name).collect();
-        assert_eq!(names, ["API_URL", "STREAM_ARN", "TABLE_NAME", "BATCH_SIZE", "LISTEN"]);
+        assert_eq!(names, ["STREAM_ARN", "TABLE_NAME", "API_TOKEN", "BATCH_SIZE", "LISTEN"]);
     }
 
     #[test]
@@ -302,6 +322,12 @@ mod tests {
             ("MAX_BUFFERED_BYTES", "1MB", "a size in bytes"),
             ("LOG_FORMAT", "xml", "json and text are allowed"),
             ("RUST_LOG", "a=b=c", "a filter like info"),
+            ("API_URL", "http://api:8081", "API_TOKEN"),
+            ("API_URL", "api:8081", "is not a URL like"),
+            ("API_URL", "http://a:b@api/", "is not a URL like"),
+            ("API_TOKEN", "0123456789abcdef", "is not set, but the token is"),
+            ("API_TOKEN", "short", "16 to 1024 visible ASCII characters"),
+            ("API_TOKEN_FILE", "/not/there", "cannot be read"),
             ("FILTER_CRITERIA", "{}", "is not supported by this version"),
         ] {
             let Faults(faults) = with(name, value).unwrap_err();

@@ -3,10 +3,13 @@
 //! Owns reading and judging; contacts nothing. Invariant: every fault is found in one
 //! go and named by its variable, so that a deployment is mended once, not five times.
 
+mod api;
+mod common;
 mod consumer;
 mod settings;
 mod values;
 
-pub use consumer::{ConsumerConfig, HandlerConfig, consumer};
+pub use api::{ApiConfig, api};
+pub use consumer::{ApiAddress, ConsumerConfig, HandlerConfig, consumer};
 pub use settings::{Command, NOT_BUILT, SETTINGS, Setting};
 pub use values::{Fault, Faults, Values};

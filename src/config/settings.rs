@@ -8,6 +8,8 @@ pub enum Command {
     Consumer,
     /// `streamgate local`
     Local,
+    /// `streamgate api`
+    Api,
 }
 
 /// One environment variable, which is also a flag.
@@ -19,6 +21,8 @@ pub struct Setting {
     pub value: &'static str,
     /// What holds when it is not set, exactly as it would be written; empty for none.
     pub default: &'static str,
+    /// Commands in which another default holds.
+    pub elsewhere: &'static [(Command, &'static str)],
     /// One sentence: meaning and bounds.
     pub help: &'static str,
     /// Which commands take it.
@@ -30,10 +34,19 @@ impl Setting {
     pub fn flag(&self) -> String {
         self.name.to_ascii_lowercase().replace('_', "-")
     }
+
+    /// What holds in `command` when it is not set; empty for none.
+    pub fn default_in(&self, command: Command) -> &'static str {
+        let other = self.elsewhere.iter().find(|(at, _)| *at == command);
+        other.map_or(self.default, |(_, default)| default)
+    }
 }
 
 const CONSUMER: &[Command] = &[Command::Consumer];
+const API: &[Command] = &[Command::Api];
+const CONSUMER_AND_API: &[Command] = &[Command::Consumer, Command::Api];
 const BOTH: &[Command] = &[Command::Consumer, Command::Local];
+const ALL: &[Command] = &[Command::Consumer, Command::Local, Command::Api];
 
 const fn setting(
     name: &'static str,
@@ -42,7 +55,7 @@ const fn setting(
     commands: &'static [Command],
     help: &'static str,
 ) -> Setting {
-    Setting { name, value, default, help, commands }
+    Setting { name, value, default, elsewhere: &[], help, commands }
 }
 
 /// Every setting, in the order of the reference.
@@ -58,8 +71,29 @@ pub const SETTINGS: &[Setting] = &[
         "TABLE_NAME",
         "NAME",
         "",
-        BOTH,
+        ALL,
         "The table that keeps the progress. Required; `local` creates `people` unless told otherwise.",
+    ),
+    setting(
+        "API_URL",
+        "URL",
+        "",
+        CONSUMER,
+        "The private listener of `streamgate api`, which keeps the progress; without it the consumer writes the table itself.",
+    ),
+    setting(
+        "API_TOKEN",
+        "TOKEN",
+        "",
+        CONSUMER_AND_API,
+        "The secret both containers share: 16 to 1024 visible ASCII characters. `api` needs it or API_TOKEN_FILE, `consumer` with API_URL.",
+    ),
+    setting(
+        "API_TOKEN_FILE",
+        "PATH",
+        "",
+        CONSUMER_AND_API,
+        "A file that holds the token, in place of API_TOKEN; white space around it does not count.",
     ),
     setting(
         "CONSUMER_NAME",
@@ -72,10 +106,10 @@ pub const SETTINGS: &[Setting] = &[
         "TABLE_PARTITION_KEY",
         "NAME",
         "PK",
-        BOTH,
+        ALL,
         "The name of the table's partition key, a string.",
     ),
-    setting("TABLE_SORT_KEY", "NAME", "SK", BOTH, "The name of the table's sort key, a string."),
+    setting("TABLE_SORT_KEY", "NAME", "SK", ALL, "The name of the table's sort key, a string."),
     setting(
         "HANDLER",
         "WHERE",
@@ -157,28 +191,38 @@ pub const SETTINGS: &[Setting] = &[
         "SHUTDOWN_GRACE",
         "DURATION",
         "25s",
-        BOTH,
+        ALL,
         "How long a stop may take to finish what is in flight, 1s to 1h.",
     ),
+    Setting {
+        elsewhere: &[(Command::Api, "0.0.0.0:8080")],
+        ..setting(
+            "LISTEN",
+            "ADDRESS",
+            "0.0.0.0:9090",
+            ALL,
+            "Where /healthz, /readyz, /metrics and, but for `api`, /status are served; `local` takes 127.0.0.1:9090 unless told otherwise.",
+        )
+    },
     setting(
-        "LISTEN",
+        "PRIVATE_LISTEN",
         "ADDRESS",
-        "0.0.0.0:9090",
-        BOTH,
-        "Where /healthz, /readyz, /metrics and /status are served; `local` takes 127.0.0.1:9090 unless told otherwise.",
+        "0.0.0.0:8081",
+        API,
+        "Where consumers have their progress kept, behind the token; reachable for them and nobody else.",
     ),
     setting(
         "LOG_FORMAT",
         "FORMAT",
         "",
-        BOTH,
+        ALL,
         "json or text; text on a terminal and json elsewhere.",
     ),
     setting(
         "RUST_LOG",
         "FILTER",
         "info",
-        BOTH,
+        ALL,
         "What is logged, as a tracing filter: warn, info, streamgate=debug.",
     ),
 ];
@@ -186,9 +230,6 @@ pub const SETTINGS: &[Setting] = &[
 /// Names of the design that mean something only once their feature is built. Setting one
 /// is refused, for ignoring it would promise what is not kept.
 pub const NOT_BUILT: &[&str] = &[
-    "API_URL",
-    "API_TOKEN",
-    "API_TOKEN_FILE",
     "HANDLER_SECRET",
     "PARALLELIZATION_FACTOR",
     "MAXIMUM_RETRY_ATTEMPTS",
@@ -198,5 +239,4 @@ pub const NOT_BUILT: &[&str] = &[
     "FILTER_CRITERIA",
     "TUMBLING_WINDOW_IN_SECONDS",
     "ON_FAILURE",
-    "PRIVATE_LISTEN",
 ];

@@ -4,7 +4,7 @@
 //! a map and the program its flags over its environment. A variable that is set but
 //! empty counts as not set: compose files and charts pass such.
 
-use super::settings::{NOT_BUILT, SETTINGS};
+use super::settings::{Command, NOT_BUILT, SETTINGS};
 use std::fmt;
 use std::time::Duration;
 
@@ -38,14 +38,15 @@ impl std::error::Error for Faults {}
 
 /// Reads settings and collects what is wrong with them.
 pub struct Values<'a> {
+    command: Command,
     lookup: &'a dyn Fn(&str) -> Option<String>,
     faults: Vec<Fault>,
 }
 
 impl<'a> Values<'a> {
-    /// Reads through `lookup`. Settings that are not built yet are found at once.
-    pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        let mut values = Self { lookup, faults: Vec::new() };
+    /// Reads the settings of `command` through `lookup`. Settings that are not built yet are found at once.
+    pub fn new(command: Command, lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        let mut values = Self { command, lookup, faults: Vec::new() };
         for &name in NOT_BUILT {
             if values.get(name).is_some() {
                 let version = env!("CARGO_PKG_VERSION");
@@ -70,7 +71,9 @@ impl<'a> Values<'a> {
     pub fn text(&self, name: &'static str) -> Option<String> {
         self.get(name).or_else(|| {
             let setting = SETTINGS.iter().find(|setting| setting.name == name)?;
-            Some(setting.default).filter(|default| !default.is_empty()).map(str::to_owned)
+            Some(setting.default_in(self.command))
+                .filter(|default| !default.is_empty())
+                .map(str::to_owned)
         })
     }
 

@@ -3,14 +3,18 @@
 //! Tables between `<!-- generated: NAME -->` and `<!-- end -->` are compared with what the
 //! program has, and written anew when `STREAMGATE_BLESS` is set.
 
-use crate::support::process::{Process, value_of};
+use crate::support::api::RunningApi;
+use crate::support::process::{Process, client, value_of};
 use crate::support::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use streamgate::api::Stores;
 use streamgate::aws::AttemptOutcome;
 use streamgate::config::{self, NOT_BUILT, SETTINGS};
+use streamgate::progress::MemoryProgress;
 use streamgate::telemetry::metrics::{
     AWS_OPERATIONS, InvocationOutcome, READ_RETRY_REASONS, ShardState,
 };
@@ -91,12 +95,18 @@ async fn scrape(table: &str) -> String {
     text
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_of_metrics_says_what_a_consumer_shows() {
-    let exposition = scrape("metrics-page").await;
-    let metrics = shown(&exposition);
+/// What an api shows that has just started.
+async fn scrape_api() -> String {
+    let stores: Stores = Arc::new(|_, _| Arc::new(MemoryProgress::new()));
+    let api = RunningApi::start("people", stores).await;
+    let answer = client().get(format!("http://{}/metrics", api.public)).send().await.unwrap();
+    answer.text().await.unwrap()
+}
+
+/// The page's table of what an exposition shows.
+fn table_of(metrics: &BTreeMap<String, Shown>) -> String {
     let mut table = "| name | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
-    for (name, Shown { kind, help, labels }) in &metrics {
+    for (name, Shown { kind, help, labels }) in metrics {
         let labels: Vec<String> = labels
             .iter()
             .map(|(label, values)| {
@@ -112,7 +122,15 @@ async fn the_page_of_metrics_says_what_a_consumer_shows() {
         assert!(!help.is_empty() && !help.contains('|'), "{name}: {help:?}");
         writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
-    assert_generated(METRICS, "metrics", &table);
+    table
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_of_metrics_says_what_both_containers_show() {
+    let exposition = scrape("metrics-page").await;
+    let (consumer, api) = (shown(&exposition), shown(&scrape_api().await));
+    assert_generated(METRICS, "metrics", &table_of(&consumer));
+    assert_generated(METRICS, "api metrics", &table_of(&api));
 
     let page = read(METRICS);
     let names = page.match_indices("streamgate_").map(|(at, _)| {
@@ -121,7 +139,8 @@ async fn the_page_of_metrics_says_what_a_consumer_shows() {
     });
     for name in names {
         let plain = name.trim_end_matches("_bucket");
-        assert!(metrics.contains_key(plain), "{METRICS} names {name}, which there is not");
+        let is_there = consumer.contains_key(plain) || api.contains_key(plain);
+        assert!(is_there, "{METRICS} names {name}, which there is not");
     }
     assert!(!exposition.contains("shardId-"), "shards are no labels");
 }
@@ -180,7 +199,9 @@ fn promtool(arguments: &[&str], input: &str) -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prometheus_finds_nothing_wrong_with_the_metrics() {
     let exposition = scrape("promtool").await;
-    promtool(&["check", "metrics"], &exposition).unwrap_or_else(|said| panic!("{said}"));
+    for exposition in [exposition, scrape_api().await] {
+        promtool(&["check", "metrics"], &exposition).unwrap_or_else(|said| panic!("{said}"));
+    }
 }
 
 #[test]
@@ -214,6 +235,10 @@ fn the_page_of_settings_says_what_there_is() {
             "" => String::new(),
             default => format!("`{default}`"),
         };
+        let elsewhere = setting.elsewhere.iter().map(|(command, default)| {
+            format!(", `{default}` in `{}`", format!("{command:?}").to_lowercase())
+        });
+        let default = default + &elsewhere.collect::<String>();
         assert!(!setting.help.contains('|'), "{}", setting.name);
         writeln!(
             table,
@@ -234,9 +259,11 @@ fn the_page_of_settings_says_what_there_is() {
 
 #[tokio::test]
 async fn the_help_of_each_command_shows_its_settings_and_no_others() {
-    for (name, command) in
-        [("consumer", config::Command::Consumer), ("local", config::Command::Local)]
-    {
+    for (name, command) in [
+        ("consumer", config::Command::Consumer),
+        ("local", config::Command::Local),
+        ("api", config::Command::Api),
+    ] {
         let ended = Process::start(&[name, "--help"], &[]).ended().await;
         assert_eq!((ended.code, ended.stderr.len()), (Some(0), 0));
         // Lines are broken where the terminal ends.
@@ -247,8 +274,10 @@ async fn the_help_of_each_command_shows_its_settings_and_no_others() {
             let variable = format!("[env: {}]", setting.name);
             if setting.commands.contains(&command) {
                 assert!(help.contains(&row) && help.contains(&variable), "{name}: {row}\n{help}");
-                let default = format!("{variable} [default: {}]", setting.default);
-                assert!(setting.default.is_empty() || help.contains(&default), "{default}");
+                let default = setting.default_in(command);
+                let is_empty = default.is_empty();
+                let default = format!("{variable} [default: {default}]");
+                assert!(is_empty || help.contains(&default), "{default}");
             } else {
                 assert!(!help.contains(&variable), "{name} does not take {variable}");
             }

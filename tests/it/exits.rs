@@ -5,35 +5,13 @@ use crate::support::endpoint::{Answer, Endpoint};
 use crate::support::process::{Ended, Process, within};
 use crate::support::rig::{ARN, arn, assert_in_order, put_rounds};
 use crate::support::stage::{Stage, consumer};
-use crate::support::{NewTable, dynoxide, sdk_config};
+use crate::support::{NewTable, Untouched, dynoxide, sdk_config};
 use aws_sdk_dynamodb::types::ScalarAttributeType;
 use serde_json::Value;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
 use streamgate::progress::Progress;
 use streamgate::simulator::{Fault, FaultRule, Operation};
-
-/// A listener that nobody should come to.
-struct Untouched(TcpListener);
-
-impl Untouched {
-    fn new() -> (Self, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        (Self(listener), address)
-    }
-}
-
-impl Drop for Untouched {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let came = self.0.accept().map(|(_, from)| from);
-            let kind = came.expect_err("nobody should have come").kind();
-            assert_eq!(kind, std::io::ErrorKind::WouldBlock);
-        }
-    }
-}
 
 /// Runs a consumer to its end, with endpoints that must not be contacted.
 async fn misconfigured(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {

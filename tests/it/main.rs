@@ -8,6 +8,7 @@ mod conformance;
 mod corridor;
 mod embedded;
 mod exits;
+mod pair;
 mod processes;
 mod support;
 mod table;

@@ -88,7 +88,29 @@ impl<'a> NewTable<'a> {
 }
 
 /// A port that was free a moment ago, for servers that cannot choose one themselves.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("a bound listener has an address")
+}
+
+/// A listener that nobody should come to.
+pub struct Untouched(TcpListener);
+
+impl Untouched {
+    pub fn new() -> (Self, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        (Self(listener), address)
+    }
+}
+
+impl Drop for Untouched {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let came = self.0.accept().map(|(_, from)| from);
+            let kind = came.expect_err("nobody should have come").kind();
+            assert_eq!(kind, std::io::ErrorKind::WouldBlock);
+        }
+    }
 }

@@ -1,0 +1,90 @@
+//! `streamgate api`.
+
+use super::consumer::{listen, start_logging};
+use super::exit::Exit;
+use super::signals::drain_on_signal;
+use clap::ArgMatches;
+use std::sync::Arc;
+use std::time::Duration;
+use streamgate::api::{Api, ApiMetrics, ApiSettings, Stores};
+use streamgate::aws;
+use streamgate::config::{self, Fault, Faults};
+use streamgate::progress::{Progress, ProgressError, TableProgress};
+use tracing::{info, warn};
+
+/// An agent that hands out credentials may start after its containers.
+const CREDENTIAL_TRIES: u32 = 5;
+/// Between two looks at a table that does not answer yet.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
+    let config = config::api(&super::lookup(matches))?;
+    start_logging(config.log_format, &config.log_filter)?;
+    let metrics = Arc::new(ApiMetrics::new());
+    let aws = aws::load(None, metrics.aws_observer()).await;
+    if aws.region().is_none() {
+        let what = "is not set, and nothing else says in which region the table is".to_owned();
+        return Err(Faults(vec![Fault { name: "AWS_REGION", what }]).into());
+    }
+    let public = listen("LISTEN", config.listen).await?;
+    let private = listen("PRIVATE_LISTEN", config.private_listen).await?;
+    let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
+    for (message, listener) in [("listening", &public), ("listening for consumers", &private)] {
+        let address = listener.local_addr().map_err(|error| Exit::Failed(error.to_string()))?;
+        info!(%address, "{message}");
+    }
+
+    let grace = config.shutdown_grace;
+    let settings = ApiSettings { table: config.table.clone(), token: config.token.clone() };
+    let stores: Stores = Arc::new(move |consumer, label| {
+        Arc::new(TableProgress::new(&aws, config.table_settings(consumer, label)))
+    });
+    let table = stores("start", "-");
+    let serving = Api::new(settings, stores, metrics).serve(public, private, drain, grace);
+    tokio::pin!(serving);
+    let finished = tokio::select! {
+        finished = serving.as_mut() => finished,
+        checked = check(&*table) => {
+            checked?;
+            serving.await
+        }
+    };
+    if finished {
+        return Ok(());
+    }
+    Err(Exit::Failed(format!(
+        "the stop took longer than SHUTDOWN_GRACE ({grace:?}) and requests were cut off: their consumers ask again"
+    )))
+}
+
+/// Whether the table can be used, as far as only a person can mend it; what may pass by
+/// itself is waited for.
+async fn check(table: &dyn Progress) -> Result<(), Exit> {
+    let mut tries: u32 = 0;
+    loop {
+        let why = match table.describe().await {
+            Ok(()) => {
+                info!("the table can be used");
+                return Ok(());
+            }
+            Err(ProgressError::Unavailable(why)) => why,
+            Err(ProgressError::Credentials(why)) if tries < CREDENTIAL_TRIES => why,
+            Err(ProgressError::Credentials(why)) => {
+                return Err(Exit::Refused(format!(
+                    "AWS credentials are missing or not accepted: {why}. Give the container a task role (ECS), a service account with a role (Kubernetes), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                )));
+            }
+            Err(ProgressError::AccessDenied { action, message }) => {
+                return Err(Exit::Refused(format!(
+                    "AWS refused {action}: {message}. The task role needs to allow {action} on the table TABLE_NAME"
+                )));
+            }
+            Err(error) => return Err(Exit::Failed(error.to_string())),
+        };
+        tries = tries.saturating_add(1);
+        if tries.is_power_of_two() {
+            warn!(tries, %why, "the table cannot be used yet");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

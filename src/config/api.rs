@@ -1,0 +1,101 @@
+//! The settings of `streamgate api`.
+
+use super::common::{address, attribute_name, log_filter, log_format, table_name, token};
+use super::settings::Command;
+use super::values::{Faults, Values};
+use crate::progress::{ApiToken, TableSettings};
+use crate::telemetry::logging::LogFormat;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Everything `streamgate api` needs to know.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// `TABLE_NAME`.
+    pub table: String,
+    /// `TABLE_PARTITION_KEY`.
+    pub partition_key: String,
+    /// `TABLE_SORT_KEY`.
+    pub sort_key: String,
+    /// `API_TOKEN`, or what `API_TOKEN_FILE` holds.
+    pub token: ApiToken,
+    /// `LISTEN`.
+    pub listen: SocketAddr,
+    /// `PRIVATE_LISTEN`.
+    pub private_listen: SocketAddr,
+    /// `SHUTDOWN_GRACE`.
+    pub shutdown_grace: Duration,
+    /// `LOG_FORMAT`.
+    pub log_format: LogFormat,
+    /// `RUST_LOG`.
+    pub log_filter: String,
+}
+
+impl ApiConfig {
+    /// Where in the table a consumer's progress is kept.
+    pub fn table_settings(&self, consumer: &str, label: &str) -> TableSettings {
+        TableSettings {
+            table: self.table.clone(),
+            partition_key: self.partition_key.clone(),
+            sort_key: self.sort_key.clone(),
+            consumer: consumer.to_owned(),
+            label: label.to_owned(),
+        }
+    }
+}
+
+/// Reads the settings of `streamgate api`. Contacts nothing.
+///
+/// # Errors
+/// Every fault there is, not just the first.
+pub fn api(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ApiConfig, Faults> {
+    let mut values = Values::new(Command::Api, lookup);
+    let table = values.required("TABLE_NAME", table_name);
+    let token = token(&mut values, true);
+    let partition_key = values.read("TABLE_PARTITION_KEY", attribute_name);
+    let sort_key = values.read("TABLE_SORT_KEY", attribute_name);
+    let hour = Duration::from_secs(3600);
+    let shutdown_grace = values.duration("SHUTDOWN_GRACE", Duration::from_secs(1), hour);
+    let listen = values.read("LISTEN", address);
+    let private_listen = values.read("PRIVATE_LISTEN", address);
+    let log_format = log_format(&mut values);
+    let log_filter = values.read("RUST_LOG", log_filter);
+    values.finish()?;
+
+    // Nothing is missing where nothing was at fault.
+    let all = || {
+        Some(ApiConfig {
+            table: table?,
+            partition_key: partition_key?,
+            sort_key: sort_key?,
+            token: token?,
+            listen: listen?,
+            private_listen: private_listen?,
+            shutdown_grace: shutdown_grace?,
+            log_format: log_format?,
+            log_filter: log_filter?,
+        })
+    };
+    Ok(all().expect("every setting without a fault has a value"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_settings_are_enough_and_the_token_is_not_shown() {
+        let lookup = |name: &str| match name {
+            "TABLE_NAME" => Some("people".to_owned()),
+            "API_TOKEN" => Some("0123456789abcdef".to_owned()),
+            _ => None,
+        };
+        let config = api(&lookup).unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.private_listen.to_string(), "0.0.0.0:8081");
+        assert!(!format!("{config:?}").contains("0123456789"));
+        let Faults(faults) = api(&|_| None).unwrap_err();
+        let names: Vec<_> = faults.iter().map(|fault| fault.name).collect();
+        assert_eq!(names, ["TABLE_NAME", "API_TOKEN"]);
+    }
+}
