@@ -9,6 +9,7 @@ use std::time::Duration;
 use streamgate::api::{Api, ApiMetrics, ApiSettings, Stores};
 use streamgate::aws;
 use streamgate::config::{self, Fault, Faults};
+use streamgate::consumer::ConsumerError;
 use streamgate::progress::{Progress, ProgressError, TableProgress};
 use tracing::{info, warn};
 
@@ -69,17 +70,7 @@ async fn check(table: &dyn Progress) -> Result<(), Exit> {
             }
             Err(ProgressError::Unavailable(why)) => why,
             Err(ProgressError::Credentials(why)) if tries < CREDENTIAL_TRIES => why,
-            Err(ProgressError::Credentials(why)) => {
-                return Err(Exit::Refused(format!(
-                    "AWS credentials are missing or not accepted: {why}. Give the container a task role (ECS), a service account with a role (Kubernetes), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-                )));
-            }
-            Err(ProgressError::AccessDenied { action, message }) => {
-                return Err(Exit::Refused(format!(
-                    "AWS refused {action}: {message}. The task role needs to allow {action} on the table TABLE_NAME"
-                )));
-            }
-            Err(error) => return Err(Exit::Failed(error.to_string())),
+            Err(error) => return Err(ConsumerError::of_store(error).into()),
         };
         tries = tries.saturating_add(1);
         if tries.is_power_of_two() {

@@ -10,7 +10,9 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
     /// AWS refused a call that has never worked: the role lacks the action.
-    #[error("AWS refused {action}: {message}. The task role needs to allow {action} on {resource}")]
+    #[error(
+        "AWS refused {action}: {message}. The role that makes this call needs to allow {action} on {resource}"
+    )]
     Refused {
         /// The IAM action.
         action: String,
@@ -21,7 +23,7 @@ pub enum ConsumerError {
     },
     /// Nobody is there to sign the calls, or their signature is not accepted.
     #[error(
-        "AWS credentials are missing or not accepted: {0}. Give the container a task role (ECS), a service account with a role (Kubernetes), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "AWS credentials are missing or not accepted: {0}. Give the container that makes the call a task role (ECS), a service account with a role (Kubernetes), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     )]
     Credentials(String),
     /// The stream of the configuration is not there.
@@ -70,7 +72,7 @@ impl ConsumerError {
     }
 
     /// A call to the store of progress that only a person can mend.
-    pub(super) fn of_store(error: ProgressError) -> Self {
+    pub fn of_store(error: ProgressError) -> Self {
         match error {
             ProgressError::AccessDenied { action, message } => Self::Refused {
                 action: action.to_owned(),
