@@ -11,6 +11,7 @@ pub mod aws;
 pub mod backoff;
 pub mod batch;
 pub mod budget;
+mod causes;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;

@@ -9,6 +9,7 @@ mod http;
 pub use http::{AttemptObserver, AttemptOutcome};
 pub(crate) use http::{BodySlot, CountingClient};
 
+use crate::causes;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -70,7 +71,7 @@ impl Failure {
         let message = match (error, error.message()) {
             (SdkError::ServiceError(_), Some(message)) => message.to_owned(),
             (SdkError::TimeoutError(_), _) => "no answer in time".to_owned(),
-            _ => aws_smithy_types::error::display::DisplayErrorContext(error).to_string(),
+            _ => causes::in_a_line(error),
         };
         let unreadable = matches!(error, SdkError::ResponseError(_))
             || error.raw_response().is_some_and(|response| response.status().is_success());

@@ -4,6 +4,7 @@
 //! count as failures, as do broken connections and answers that never end.
 
 use super::{Batch, Handler, HandlerError};
+use crate::causes;
 use crate::record::Event;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
@@ -94,14 +95,7 @@ async fn drain(mut answer: reqwest::Response) -> Result<(), HandlerError> {
 
 fn unreachable(error: reqwest::Error) -> HandlerError {
     // The URL may hold a password.
-    let error = error.without_url();
-    // reqwest's own text stops at "error sending request"; the cause is what helps.
-    let mut message = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
+    let message = causes::in_a_line(&error.without_url());
     HandlerError { outcome: InvocationOutcome::Unreachable, message }
 }
 

@@ -13,6 +13,7 @@ use super::{
     ApiToken, Checkpoint, Coordination, Lease, LeaseKey, NewShard, Progress, ProgressError,
     ShardProgress, WorkerId,
 };
+use crate::causes;
 use crate::source::ShardId;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -163,15 +164,7 @@ fn json(body: &impl Serialize) -> Bytes {
 
 fn connection(error: reqwest::Error) -> Failed {
     let again = !error.is_timeout();
-    let error = error.without_url();
-    // reqwest's own text stops at "error sending request"; the cause is what helps.
-    let mut why = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        why = format!("{why}: {error}");
-        cause = error.source();
-    }
-    Failed::Connection { why, again }
+    Failed::Connection { why: causes::in_a_line(&error.without_url()), again }
 }
 
 #[async_trait]
