@@ -169,6 +169,9 @@ impl Life {
 
     /// Removes the sign of life, so that nobody waits for this worker.
     pub async fn end(&self) {
+        if self.lock().beat == 0 {
+            return;
+        }
         match tokio::time::timeout(FAREWELL, self.store.retire(&self.worker)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "the sign of life could not be removed"),

@@ -203,7 +203,8 @@ impl Consumer {
             self.board.trouble(part, &why);
             let wait = retry.next(fastrand::f64());
             if retry.failures().is_power_of_two() {
-                warn!(?part, %why, retry_in_ms = wait.as_millis() as u64, "not reachable yet, trying again");
+                let retry_in_ms = wait.as_millis() as u64;
+                warn!(?part, %why, retry_in_ms, "does not answer yet, trying again; does it run, and are its address (API_URL, AWS_ENDPOINT_URL_*) and the network to it right?");
             }
             tokio::time::sleep(wait).await;
             self.board.well(part);
