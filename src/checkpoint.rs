@@ -116,19 +116,20 @@ impl Checkpointer {
                     }
                 }
                 Some(_) => {
-                    if self.write_due().await {
-                        retry.reset();
-                    } else {
+                    if let Err(why) = self.write_due().await {
                         let wait = retry.next(fastrand::f64());
                         if retry.failures().is_power_of_two() {
                             let failures = retry.failures();
                             warn!(
                                 failures,
+                                %why,
                                 retry_in_ms = wait.as_millis() as u64,
                                 "positions could not be written, trying again"
                             );
                         }
                         tokio::time::sleep(wait).await;
+                    } else {
+                        retry.reset();
                     }
                 }
             }
@@ -140,8 +141,9 @@ impl Checkpointer {
         self.lock().values().filter_map(|slot| slot.due(self.interval, now)).min()
     }
 
-    /// Writes every slot that is due; whether the store answered all of them.
-    async fn write_due(&self) -> bool {
+    /// Writes every slot that is due. The error is that of a position for which the store
+    /// did not answer.
+    async fn write_due(&self) -> Result<(), ProgressError> {
         let now = Instant::now();
         let checkpoints: Vec<Checkpoint> = self
             .lock()
@@ -158,16 +160,20 @@ impl Checkpointer {
             })
             .collect();
         let results = self.store.checkpoint(&checkpoints).await;
-        let mut answered = true;
+        let mut answered = Ok(());
         for (checkpoint, result) in checkpoints.iter().zip(results) {
-            answered &= self.settle(checkpoint, result);
+            answered = answered.and(self.settle(checkpoint, result));
         }
         self.settled.notify_waiters();
         answered
     }
 
-    /// Takes in one result; whether the store answered.
-    fn settle(&self, checkpoint: &Checkpoint, result: Result<(), ProgressError>) -> bool {
+    /// Takes in one result; an error when the store did not answer.
+    fn settle(
+        &self,
+        checkpoint: &Checkpoint,
+        result: Result<(), ProgressError>,
+    ) -> Result<(), ProgressError> {
         let outcome = |outcome| self.metrics.checkpoints.with_label_values(&[outcome]).inc();
         let mut slots = self.lock();
         let slot = slots.get_mut(&checkpoint.shard).filter(|slot| slot.lease == checkpoint.lease);
@@ -182,7 +188,7 @@ impl Checkpointer {
                     slot.last_write = Some(Instant::now());
                     slot.wrote(checkpoint);
                 }
-                true
+                Ok(())
             }
             Err(ProgressError::LeaseLost { owner }) => {
                 outcome("lease_lost");
@@ -191,12 +197,12 @@ impl Checkpointer {
                     slot.pending.clear();
                     slot.lost.cancel();
                 }
-                true
+                Ok(())
             }
             Err(error) => {
                 outcome("error");
                 self.board.trouble(Part::Checkpoints, &error.to_string());
-                false
+                Err(error)
             }
         }
     }
