@@ -2,19 +2,29 @@
 //!
 //! Owns the bounds that keep memory bounded whoever connects. Knows no route.
 
+use super::places::{Place, Places};
+use crate::progress::problem::{PROBLEM_JSON, Problem, ProblemCode};
 use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, header};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Connections at a time; more wait in the system's queue. Consumers keep a few each.
+/// Connections at a time. Consumers keep a few each.
 const MAX_CONNECTIONS: usize = 1024;
+/// Connections beyond those that are told so at a time; still others are just closed.
+const MAX_REFUSALS: usize = 64;
+/// How long one may take to ask before it is told.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time a request's head may take to arrive, and a kept connection may be silent.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection's buffer; also the bound of a request's head.
@@ -22,35 +32,44 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// The pause after a connection could not be accepted (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` until `stop`, and requests in flight for at most `grace` after it.
-/// Gives whether all of them were finished.
+/// When a listener ends, in two steps.
+#[derive(Clone)]
+pub(super) struct Closing {
+    /// From here on a connection is closed after the request in flight, and a new one
+    /// after its first: callers find their way to another replica, if there is one.
+    pub draining: CancellationToken,
+    /// No further connection is accepted.
+    pub closed: CancellationToken,
+}
+
+/// Serves `router` until it is closed, and requests in flight for at most `grace` after
+/// it. Gives whether all of them were finished.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
-    stop: &CancellationToken,
+    closing: &Closing,
     grace: Duration,
 ) -> bool {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (places, refusals) = (Places::new(MAX_CONNECTIONS), Places::new(MAX_REFUSALS));
     let mut connections = JoinSet::new();
     loop {
-        let accepting = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
-            listener.accept().await.map(|(stream, _)| (stream, place))
-        };
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
+            () = closing.closed.cancelled() => break,
             // Finished connections are taken off the set as they end.
             Some(_) = connections.join_next() => continue,
-            accepted = accepting => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
-                let (router, stop) = (router.clone(), stop.clone());
-                connections.spawn(async move {
-                    connection(stream, router, stop).await;
-                    drop(place);
-                });
-            }
+            Ok((stream, _)) => match places.take() {
+                Some(place) => {
+                    let (router, draining) = (router.clone(), closing.draining.clone());
+                    connections.spawn(connection(stream, router, place, draining));
+                }
+                None => {
+                    let Some(place) = refusals.take() else { continue };
+                    connections.spawn(refuse(stream, place));
+                }
+            },
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -62,19 +81,65 @@ pub(super) async fn serve(
     tokio::time::timeout(grace, ended).await.is_ok()
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn connection(stream: TcpStream, router: Router, place: Place, draining: CancellationToken) {
     // Small answers must not wait for the reader's acknowledgements.
     let _ = stream.set_nodelay(true);
+    let place = Arc::new(place);
+    let leave = place.leave().clone();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let in_flight = place.request();
+        request.extensions_mut().insert(Arc::clone(&place));
+        let answering = router.call(request);
+        async move {
+            let answer = answering.await;
+            drop(in_flight);
+            answer
+        }
+    });
+    // It may ask once. To be told to shut down before it did would close it unasked.
+    let is_late = draining.is_cancelled();
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .keep_alive(!is_late)
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     // Broken connections are the client's business.
     tokio::select! {
         _ = serving.as_mut() => return,
-        () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = leave.cancelled() => return,
+        () = draining.cancelled(), if !is_late => serving.as_mut().graceful_shutdown(),
     }
-    let _ = serving.await;
+    tokio::select! {
+        _ = serving => {}
+        () = leave.cancelled() => {}
+    }
+}
+
+/// Says that there is no place.
+async fn refuse(stream: TcpStream, place: Place) {
+    let answer = || {
+        let detail = format!(
+            "all {MAX_CONNECTIONS} connections of this listener are taken by callers with the token"
+        );
+        let problem = Problem::new(ProblemCode::Unavailable, detail);
+        Response::builder()
+            .status(problem.status)
+            .header(header::CONTENT_TYPE, PROBLEM_JSON)
+            .header(header::RETRY_AFTER, "1")
+            .body(Body::from(serde_json::to_vec(&problem).expect("problems are plain data")))
+            .expect("a fixed answer")
+    };
+    let service =
+        service_fn(move |_: Request<Incoming>| std::future::ready(Ok::<_, Infallible>(answer())));
+    let serving = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        _ = tokio::time::timeout(REFUSAL_TIMEOUT, serving) => {}
+        () = place.leave().cancelled() => {}
+    }
 }

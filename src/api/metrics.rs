@@ -4,9 +4,10 @@
 //! are present at 0 from the start.
 
 use crate::aws::{AttemptObserver, AttemptOutcome};
+use crate::progress::WriteUnitsObserver;
 use crate::progress::problem::ProblemCode;
 use crate::progress::wire::Call;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Counter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::sync::Arc;
 
 /// The AWS operations the api may call, as AWS writes them.
@@ -24,6 +25,7 @@ pub struct ApiMetrics {
     registry: Registry,
     progress_requests: IntCounterVec,
     table_requests: IntCounterVec,
+    table_write_units: Counter,
 }
 
 impl ApiMetrics {
@@ -46,6 +48,12 @@ impl ApiMetrics {
             "Attempts of AWS calls on the table, by operation and how they ended.",
             &["operation", "outcome"],
         );
+        let table_write_units = Counter::new(
+            "streamgate_table_write_units_total",
+            "Write capacity units that keeping progress has taken, as DynamoDB tells them; refused conditions take some more, which it does not tell.",
+        )
+        .expect(VALID);
+        registry.register(Box::new(table_write_units.clone())).expect(VALID);
         let routes = Call::ALL.map(Call::name).into_iter().chain([HELLO, OTHER]);
         for route in routes {
             let outcomes = ProblemCode::ALL.map(ProblemCode::label).into_iter().chain([OK]);
@@ -70,7 +78,7 @@ impl ApiMetrics {
         registry
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect(VALID);
-        Self { registry, progress_requests, table_requests }
+        Self { registry, progress_requests, table_requests, table_write_units }
     }
 
     pub(super) fn request(&self, route: &str, outcome: &str) {
@@ -85,6 +93,12 @@ impl ApiMetrics {
                 metrics.table_requests.with_label_values(&[operation, outcome.label()]).inc();
             }
         })
+    }
+
+    /// Counts what the writes of the stores cost.
+    pub fn write_units_observer(self: &Arc<Self>) -> WriteUnitsObserver {
+        let metrics = Arc::clone(self);
+        Arc::new(move |units| metrics.table_write_units.inc_by(units))
     }
 
     /// The exposition text.

@@ -5,8 +5,10 @@
 //! routes. Invariant: nothing behind the private listener is reached without the token,
 //! and no request takes more than its bound of bytes and time.
 
+mod callers;
 mod listener;
 mod metrics;
+mod places;
 mod private;
 mod public;
 
@@ -14,6 +16,8 @@ pub use metrics::{ApiMetrics, TABLE_OPERATIONS};
 
 use crate::progress::{ApiToken, Progress};
 use axum::Router;
+use callers::Callers;
+use listener::Closing;
 use private::Private;
 use public::Public;
 use std::sync::Arc;
@@ -25,11 +29,16 @@ use tokio_util::sync::CancellationToken;
 /// opened again for the same two, and holds nothing that is lost when it is dropped.
 pub type Stores = Arc<dyn Fn(&str, &str) -> Arc<dyn Progress> + Send + Sync>;
 
+/// The part of a stop's time that is left for what is in flight when the listeners close.
+const LAST_WORDS: f64 = 0.2;
+
 /// What the api works on.
 #[derive(Clone, Debug)]
 pub struct ApiSettings {
     /// `TABLE_NAME`
     pub table: String,
+    /// `CONSUMER_NAME`: the consumers whose progress is kept, and nobody else's.
+    pub consumers: Vec<String>,
     /// `API_TOKEN`
     pub token: ApiToken,
 }
@@ -56,8 +65,9 @@ impl Api {
         self
     }
 
-    /// Serves both listeners until `stop`, and then what is in flight for at most `grace`.
-    /// Gives whether all of it was finished.
+    /// Serves both listeners until `stop`, then on until the workers that beat through
+    /// this api have taken their leave or fallen silent, and at the end what is in flight;
+    /// for at most `grace` in all. Gives whether all of it was finished.
     pub async fn serve(
         self,
         public: TcpListener,
@@ -66,13 +76,22 @@ impl Api {
         grace: Duration,
     ) -> bool {
         let Self { settings, stores, metrics, routes } = self;
+        let callers = Callers::default();
+        let closing = Closing { draining: stop.clone(), closed: CancellationToken::new() };
         // Whether the table can be used does not depend on whose progress is asked for.
         let table = stores("readiness", "-");
-        let open = Public::new(table, Arc::clone(&metrics)).router().merge(routes);
-        let behind_token = Private::new(settings, stores, metrics).router();
-        let (public, private) = tokio::join!(
-            listener::serve(public, open, &stop, grace),
-            listener::serve(private, behind_token, &stop, grace),
+        let open = Public::new(table, Arc::clone(&metrics), stop.clone()).router().merge(routes);
+        let behind_token = Private::new(settings, stores, metrics, callers.clone()).router();
+        let last_words = grace.mul_f64(LAST_WORDS);
+        let drained = async {
+            stop.cancelled().await;
+            let _ = tokio::time::timeout(grace - last_words, callers.gone()).await;
+            closing.closed.cancel();
+        };
+        let ((), public, private) = tokio::join!(
+            drained,
+            listener::serve(public, open, &closing, last_words),
+            listener::serve(private, behind_token, &closing, last_words),
         );
         public && private
     }

@@ -4,32 +4,39 @@
 //! means. What a call does is the store's. Invariant: the token is looked at first,
 //! before a body is read or a path is understood.
 
+use super::callers::Callers;
 use super::metrics::{self, ApiMetrics};
+use super::places::Place;
 use super::{ApiSettings, Stores};
 use crate::progress::problem::{PROBLEM_JSON, Problem, ProblemCode};
 use crate::progress::wire::{
-    Call, CheckpointAnswer, CheckpointBody, ForgetBody, HELLO, HeartbeatBody, Hello, PROGRESS,
-    ReleaseBody, RetireBody, SeededBody, ShardsAnswer, TakeBody, VERSION, Welcome,
+    Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO, HeartbeatBody, Hello,
+    PROGRESS, ReleaseBody, RetireBody, SeededBody, ShardsAnswer, TakeBody, VERSIONS, Welcome,
+    agreed,
 };
-use crate::progress::{Checkpoint, LeaseKey, Progress, valid_consumer_name};
+use crate::progress::{Checkpoint, LeaseKey, Progress};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// The largest body that is read.
 const MAX_BODY_BYTES: usize = 1 << 20;
+/// All bodies at a time; further requests wait until there is room.
+const BODIES_BYTES: usize = 32 << 20;
 /// From the end of a request's head to its answer, its body and the table included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many consumers' stores are kept open. They hold nothing but names and may be
+/// How many stores, of a consumer and a stream each, are kept open. They hold nothing but names and may be
 /// opened again, so that when there are more, all are let go.
 const MAX_STORES: usize = 256;
 const MAX_LABEL_BYTES: usize = 64;
@@ -40,11 +47,20 @@ pub(super) struct Private {
     stores: Stores,
     open: Mutex<HashMap<(String, String), Arc<dyn Progress>>>,
     metrics: Arc<ApiMetrics>,
+    callers: Callers,
+    /// One permit a byte of a body.
+    bodies: Semaphore,
 }
 
 impl Private {
-    pub fn new(settings: ApiSettings, stores: Stores, metrics: Arc<ApiMetrics>) -> Self {
-        Self { settings, stores, open: Mutex::default(), metrics }
+    pub fn new(
+        settings: ApiSettings,
+        stores: Stores,
+        metrics: Arc<ApiMetrics>,
+        callers: Callers,
+    ) -> Self {
+        let (open, bodies) = (Mutex::default(), Semaphore::new(BODIES_BYTES));
+        Self { settings, stores, open, metrics, callers, bodies }
     }
 
     pub fn router(self) -> Router {
@@ -71,11 +87,24 @@ impl Private {
         Err(Problem::new(ProblemCode::WrongTable, detail))
     }
 
+    fn check_consumer(&self, consumer: &str) -> Result<(), Problem> {
+        let ours = &self.settings.consumers;
+        if ours.iter().any(|name| name == consumer) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the api keeps progress for consumer {} and this is consumer {consumer}: set CONSUMER_NAME to the same in both (the api's may list several, with commas between)",
+            ours.join(", ")
+        );
+        Err(Problem::new(ProblemCode::WrongConsumer, detail))
+    }
+
     fn store(&self, consumer: &str, label: &str) -> Result<Arc<dyn Progress>, Problem> {
+        self.check_consumer(consumer)?;
         let is_label = (1..=MAX_LABEL_BYTES).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.'));
-        if !valid_consumer_name(consumer) || !is_label {
-            let detail = format!("{consumer:?} and {label:?} do not name a consumer of a stream");
+        if !is_label {
+            let detail = format!("{label:?} is not the label of a stream");
             return Err(Problem::new(ProblemCode::Malformed, detail));
         }
         let mut open = self.open.lock().expect("no panic while held");
@@ -87,16 +116,16 @@ impl Private {
     }
 
     async fn hello(&self, body: &[u8]) -> Answer {
-        let Hello { table, consumer, label, version } = read(body)?;
-        if version != VERSION {
+        let Hello { table, consumer, label, versions } = read(body)?;
+        let version = agreed(&versions).ok_or_else(|| {
             let detail = format!(
-                "the api speaks version {VERSION} of the interface and this consumer version {version}: run the same version of streamgate in both"
+                "the api speaks {VERSIONS:?} of the versions of their interface and this consumer {versions:?}: run the same version of streamgate in both"
             );
-            return Err(Problem::new(ProblemCode::WrongVersion, detail));
-        }
+            Problem::new(ProblemCode::WrongVersion, detail)
+        })?;
         self.check_table(&table)?;
         self.store(&consumer, &label)?.describe().await?;
-        answer(&Welcome { table, version: VERSION })
+        answer(&Welcome { table, consumer, version })
     }
 }
 
@@ -141,6 +170,9 @@ async fn handle(State(private): State<Arc<Private>>, request: Request) -> Respon
         let detail = "this needs the header `Authorization: Bearer TOKEN` with the API_TOKEN of the api: set API_TOKEN to the same in both containers";
         (metrics::OTHER, Err(Problem::new(ProblemCode::Unauthorized, detail)))
     } else {
+        if let Some(place) = request.extensions().get::<Arc<Place>>() {
+            place.known();
+        }
         match Route::of(&path).filter(|route| route.method() == method) {
             None => {
                 let detail = format!("there is no {method} {path} at this listener");
@@ -178,6 +210,10 @@ fn refuse(problem: &Problem) -> Response {
 }
 
 async fn respond(private: &Private, route: &Route<'_>, body: Body) -> Answer {
+    let expected = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
+    let expected = expected.unwrap_or(usize::MAX).min(MAX_BODY_BYTES);
+    // Kept until the answer is made: what was read from the body is as large.
+    let _room = private.bodies.acquire_many(expected as u32).await.expect("never closed");
     let body = collect(body).await?;
     let (call, store) = match *route {
         Route::Hello => return private.hello(&body).await,
@@ -191,11 +227,20 @@ async fn respond(private: &Private, route: &Route<'_>, body: Body) -> Answer {
         Call::Shards => answer(&ShardsAnswer { shards: store.load().await? }),
         Call::Heartbeat => {
             let HeartbeatBody { worker, beat } = read(&body)?;
-            answer(&store.heartbeat(&worker, beat).await?)
+            store.heartbeat(&worker, beat).await?;
+            private.callers.beats(&worker);
+            answer(&())
+        }
+        Call::Drain => {
+            let DrainBody { worker } = read(&body)?;
+            private.callers.drains(&worker);
+            answer(&())
         }
         Call::Retire => {
             let RetireBody { worker } = read(&body)?;
-            answer(&store.retire(&worker).await?)
+            store.retire(&worker).await?;
+            private.callers.retires(&worker);
+            answer(&())
         }
         Call::Take => {
             let TakeBody { shard, seen, worker, new } = read(&body)?;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// How long an answer of the table holds.
 const FRESH: Duration = Duration::from_secs(5);
@@ -25,12 +26,17 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Public {
     table: Arc<dyn Progress>,
     metrics: Arc<ApiMetrics>,
+    stop: CancellationToken,
     last: Mutex<Option<(Instant, Result<(), ProgressError>)>>,
 }
 
 impl Public {
-    pub fn new(table: Arc<dyn Progress>, metrics: Arc<ApiMetrics>) -> Self {
-        Self { table, metrics, last: Mutex::default() }
+    pub fn new(
+        table: Arc<dyn Progress>,
+        metrics: Arc<ApiMetrics>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { table, metrics, stop, last: Mutex::default() }
     }
 
     pub fn router(self) -> Router {
@@ -59,15 +65,18 @@ impl Public {
 }
 
 async fn ready(State(public): State<Arc<Public>>) -> impl IntoResponse {
-    // The same form as the consumer's.
-    match public.table().await {
-        Ok(()) => (StatusCode::OK, Json(json!({ "ready": true, "troubles": {} }))),
-        Err(error) => {
-            let troubles = json!({ "table": error.to_string() });
-            let body = json!({ "ready": false, "troubles": troubles });
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body))
+    let troubles = if public.stop.is_cancelled() {
+        json!({ "stop": "this api is stopping" })
+    } else {
+        match public.table().await {
+            Ok(()) => json!({}),
+            Err(error) => json!({ "table": error.to_string() }),
         }
-    }
+    };
+    // The same form as the consumer's.
+    let is_ready = troubles == json!({});
+    let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({ "ready": is_ready, "troubles": troubles })))
 }
 
 async fn metrics(State(public): State<Arc<Public>>) -> impl IntoResponse {

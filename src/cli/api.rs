@@ -36,9 +36,15 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     }
 
     let grace = config.shutdown_grace;
-    let settings = ApiSettings { table: config.table.clone(), token: config.token.clone() };
+    let settings = ApiSettings {
+        table: config.table.clone(),
+        consumers: config.consumers.clone(),
+        token: config.token.clone(),
+    };
+    let write_units = metrics.write_units_observer();
     let stores: Stores = Arc::new(move |consumer, label| {
-        Arc::new(TableProgress::new(&aws, config.table_settings(consumer, label)))
+        let store = TableProgress::new(&aws, config.table_settings(consumer, label));
+        Arc::new(store.observing_write_units(Arc::clone(&write_units)))
     });
     let table = stores("start", "-");
     let serving = Api::new(settings, stores, metrics).serve(public, private, drain, grace);

@@ -31,7 +31,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let metrics = Arc::new(Metrics::new());
     let aws = aws::load(Some(config.settings.stream.region()), metrics.aws_observer()).await;
     let source = AwsSource::new(&aws, config.settings.stream.clone());
-    let progress = progress(&config, &aws)?;
+    let progress = progress(&config, &aws, &metrics)?;
     let handler = handler(&config)?;
     let board = Arc::new(Board::new());
     let consumer = Consumer::new(
@@ -61,7 +61,11 @@ pub(super) async fn listen(name: &str, address: SocketAddr) -> Result<TcpListene
 }
 
 /// The api's, where there is one: no client of the table is made then.
-fn progress(config: &ConsumerConfig, aws: &SdkConfig) -> Result<Arc<dyn Progress>, Exit> {
+fn progress(
+    config: &ConsumerConfig,
+    aws: &SdkConfig,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<dyn Progress>, Exit> {
     if let Some(settings) = config.client_settings() {
         let client = ClientProgress::new(settings);
         return Ok(Arc::new(client.map_err(|error| Exit::Failed(format!("API_URL: {error}")))?));
@@ -70,7 +74,8 @@ fn progress(config: &ConsumerConfig, aws: &SdkConfig) -> Result<Arc<dyn Progress
         table = %config.table,
         "progress is written to the table directly: this role can do more than read the stream"
     );
-    Ok(Arc::new(TableProgress::new(aws, config.table_settings())))
+    let table = TableProgress::new(aws, config.table_settings());
+    Ok(Arc::new(table.observing_write_units(metrics.write_units_observer())))
 }
 
 /// Serves the listener until `work` is done.

@@ -1,6 +1,8 @@
 //! The settings of `streamgate api`.
 
-use super::common::{address, attribute_name, log_filter, log_format, table_name, token};
+use super::common::{
+    address, attribute_name, consumer_names, log_filter, log_format, table_name, token,
+};
 use super::settings::Command;
 use super::values::{Faults, Values};
 use crate::progress::{ApiToken, TableSettings};
@@ -13,6 +15,8 @@ use std::time::Duration;
 pub struct ApiConfig {
     /// `TABLE_NAME`.
     pub table: String,
+    /// `CONSUMER_NAME`: the consumers whose progress is kept.
+    pub consumers: Vec<String>,
     /// `TABLE_PARTITION_KEY`.
     pub partition_key: String,
     /// `TABLE_SORT_KEY`.
@@ -52,6 +56,7 @@ pub fn api(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ApiConfig, Faults>
     let mut values = Values::new(Command::Api, lookup);
     let table = values.required("TABLE_NAME", table_name);
     let token = token(&mut values, true);
+    let consumers = values.read("CONSUMER_NAME", consumer_names);
     let partition_key = values.read("TABLE_PARTITION_KEY", attribute_name);
     let sort_key = values.read("TABLE_SORT_KEY", attribute_name);
     let hour = Duration::from_secs(3600);
@@ -66,6 +71,7 @@ pub fn api(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ApiConfig, Faults>
     let all = || {
         Some(ApiConfig {
             table: table?,
+            consumers: consumers?,
             partition_key: partition_key?,
             sort_key: sort_key?,
             token: token?,
@@ -94,6 +100,18 @@ mod tests {
         assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
         assert_eq!(config.private_listen.to_string(), "0.0.0.0:8081");
         assert!(!format!("{config:?}").contains("0123456789"));
+        assert_eq!(config.consumers, ["streamgate"]);
+        let named = |names: &'static str| {
+            api(&move |name: &str| match name {
+                "CONSUMER_NAME" => Some(names.to_owned()),
+                _ => lookup(name),
+            })
+        };
+        assert_eq!(named("orders, audit").unwrap().consumers, ["orders", "audit"]);
+        for bad in ["orders,", "a b", ",", "a#b"] {
+            let Faults(faults) = named(bad).unwrap_err();
+            assert_eq!(faults[0].name, "CONSUMER_NAME", "{bad}");
+        }
         let Faults(faults) = api(&|_| None).unwrap_err();
         let names: Vec<_> = faults.iter().map(|fault| fault.name).collect();
         assert_eq!(names, ["TABLE_NAME", "API_TOKEN"]);

@@ -2,7 +2,7 @@
 
 use super::values::Values;
 use crate::arn::valid_table_name;
-use crate::progress::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
+use crate::progress::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH, valid_consumer_name};
 use crate::telemetry::logging::LogFormat;
 use std::net::SocketAddr;
 
@@ -10,6 +10,17 @@ pub(super) fn table_name(text: &str) -> Result<String, String> {
     valid_table_name(text)
         .then(|| text.to_owned())
         .ok_or_else(|| format!("is {text:?}; the name of a table is 3 to 255 of a-z A-Z 0-9 _ . -"))
+}
+
+pub(super) fn consumer_name(text: &str) -> Result<String, String> {
+    valid_consumer_name(text)
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("is {text:?}; 1 to 64 of a-z A-Z 0-9 _ . - are allowed"))
+}
+
+/// Names of consumers with commas, and white space, between.
+pub(super) fn consumer_names(text: &str) -> Result<Vec<String>, String> {
+    text.split(',').map(|name| consumer_name(name.trim())).collect()
 }
 
 pub(super) fn attribute_name(text: &str) -> Result<String, String> {

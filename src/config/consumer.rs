@@ -1,6 +1,8 @@
 //! The settings of `streamgate consumer`.
 
-use super::common::{address, attribute_name, log_filter, log_format, table_name, token};
+use super::common::{
+    address, attribute_name, consumer_name, log_filter, log_format, table_name, token,
+};
 use super::settings::Command;
 use super::values::{Faults, Values};
 use crate::arn::StreamArn;
@@ -10,7 +12,7 @@ use crate::clock;
 use crate::consumer::ConsumerSettings;
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
-use crate::progress::{ApiToken, ClientSettings, TableSettings, valid_consumer_name};
+use crate::progress::{ApiToken, ClientSettings, TableSettings};
 use crate::telemetry::logging::LogFormat;
 use reqwest::Url;
 use std::net::SocketAddr;
@@ -112,11 +114,7 @@ pub fn consumer(
     }
     let table = values.required("TABLE_NAME", table_name);
     let api = api_address(&mut values);
-    let consumer = values.read("CONSUMER_NAME", |text| {
-        valid_consumer_name(text)
-            .then(|| text.to_owned())
-            .ok_or_else(|| format!("is {text:?}; 1 to 64 of a-z A-Z 0-9 _ . - are allowed"))
-    });
+    let consumer = values.read("CONSUMER_NAME", consumer_name);
     let partition_key = values.read("TABLE_PARTITION_KEY", attribute_name);
     let sort_key = values.read("TABLE_SORT_KEY", attribute_name);
     let handler = values.read("HANDLER", handler);

@@ -99,8 +99,8 @@ pub const SETTINGS: &[Setting] = &[
         "CONSUMER_NAME",
         "NAME",
         "streamgate",
-        BOTH,
-        "Keeps apart the progress of consumers of one stream: 1 to 64 of a-z A-Z 0-9 _ . -",
+        ALL,
+        "Keeps apart the progress of consumers of one stream: 1 to 64 of a-z A-Z 0-9 _ . -; for `api` those it keeps progress for, with commas between.",
     ),
     setting(
         "TABLE_PARTITION_KEY",

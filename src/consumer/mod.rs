@@ -323,7 +323,10 @@ impl Consumer {
         let drained = async {
             drain.cancelled().await;
             self.board.role(Role::Draining);
-            tokio::time::sleep(self.settings.shutdown_grace).await;
+            let end = Instant::now() + self.settings.shutdown_grace;
+            // Best effort: an api that is told to stop too would leave first without it.
+            let _ = tokio::time::timeout_at(end, self.progress.drain(&self.worker)).await;
+            tokio::time::sleep_until(end).await;
         };
         let ended = tokio::select! {
             biased;

@@ -6,8 +6,9 @@
 
 use super::problem::{PROBLEM_JSON, Problem};
 use super::wire::{
-    Call, CheckpointAnswer, CheckpointBody, ForgetBody, HELLO, HeartbeatBody, Hello, PROGRESS,
-    ReleaseBody, RetireBody, SeededBody, ShardsAnswer, TakeBody, VERSION, Welcome,
+    Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO, HeartbeatBody, Hello,
+    PROGRESS, ReleaseBody, RetireBody, SeededBody, ShardsAnswer, TakeBody, VERSIONS, Welcome,
+    agreed,
 };
 use super::{
     ApiToken, Checkpoint, Coordination, Lease, LeaseKey, NewShard, Progress, ProgressError,
@@ -169,19 +170,21 @@ fn connection(error: reqwest::Error) -> Failed {
 
 #[async_trait]
 impl Progress for ClientProgress {
-    /// First contact: whether both sides mean the same table and speak the same version,
-    /// and whether the table can be used.
+    /// First contact: whether both sides mean the same table and consumer and have a
+    /// version of their interface in common, and whether the table can be used.
     async fn describe(&self) -> Result<(), ProgressError> {
         let ClientSettings { table, consumer, label, .. } = self.settings.clone();
-        let hello = Hello { table, consumer, label, version: VERSION };
+        let hello = Hello { table, consumer, label, versions: VERSIONS.to_vec() };
         let url = format!("{}{HELLO}", self.base);
-        let Welcome { table, version } = self.ask(&url, Some(json(&hello))).await?;
-        if (table.as_str(), version) == (self.settings.table.as_str(), VERSION) {
+        let Welcome { table, consumer, version } = self.ask(&url, Some(json(&hello))).await?;
+        // The api has compared them already, if it is one.
+        let ours = (self.settings.table.as_str(), self.settings.consumer.as_str());
+        if (table.as_str(), consumer.as_str()) == ours && agreed(&[version]).is_some() {
             return Ok(());
         }
         Err(ProgressError::Unsuitable(format!(
-            "the api works on table {table} in version {version} of their interface, this consumer on table {} in version {VERSION}: set TABLE_NAME to the same in both, and run the same version",
-            self.settings.table
+            "the api welcomes consumer {consumer} of table {table} in version {version} of their interface, and this is consumer {} of table {}, which speaks {VERSIONS:?}: set TABLE_NAME and CONSUMER_NAME to the same in both, and run the same version of streamgate",
+            ours.1, ours.0
         )))
     }
 
@@ -195,6 +198,10 @@ impl Progress for ClientProgress {
 
     async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError> {
         self.write(Call::Heartbeat, &HeartbeatBody { worker: worker.clone(), beat }).await
+    }
+
+    async fn drain(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+        self.write(Call::Drain, &DrainBody { worker: worker.clone() }).await
     }
 
     async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError> {

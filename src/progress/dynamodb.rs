@@ -14,13 +14,15 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, KeyType, ReturnValuesOnConditionCheckFailure::AllOld, ScalarAttributeType,
-    TableDescription, TableStatus,
+    AttributeValue, ConsumedCapacity, KeyType, ReturnConsumedCapacity,
+    ReturnValuesOnConditionCheckFailure::AllOld, ScalarAttributeType, TableDescription,
+    TableStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Every IAM action this store asks for, all on the table itself.
 pub const ACTIONS: [&str; 4] = [DESCRIBE_TABLE, QUERY, UPDATE_ITEM, DELETE_ITEM];
@@ -36,7 +38,12 @@ pub(super) struct Table {
     name: String,
     partition_key: String,
     sort_key: String,
+    write_units: WriteUnitsObserver,
 }
+
+/// Told the write capacity units that each write has taken, as the answer has them: what
+/// is paid for. A refused condition takes some too, which no answer tells.
+pub type WriteUnitsObserver = Arc<dyn Fn(f64) + Send + Sync>;
 
 /// Why a write did not happen.
 pub(super) enum Refusal {
@@ -51,7 +58,18 @@ pub(super) type Values<'a> = Vec<(&'a str, Value)>;
 impl Table {
     pub fn new(config: &SdkConfig, name: String, partition_key: String, sort_key: String) -> Self {
         let region = config.region().map_or_else(|| "this region".to_owned(), ToString::to_string);
-        Self { client: Client::new(config), region, name, partition_key, sort_key }
+        let write_units: WriteUnitsObserver = Arc::new(|_| {});
+        Self { client: Client::new(config), region, name, partition_key, sort_key, write_units }
+    }
+
+    pub fn observe_write_units(&mut self, observer: WriteUnitsObserver) {
+        self.write_units = observer;
+    }
+
+    fn wrote(&self, taken: Option<&ConsumedCapacity>) {
+        if let Some(units) = taken.and_then(ConsumedCapacity::capacity_units) {
+            (self.write_units)(units);
+        }
     }
 
     /// Whether the table is there and can hold progress; writes nothing.
@@ -105,9 +123,11 @@ impl Table {
             .set_expression_attribute_names(self.names(condition))
             .set_expression_attribute_values(Some(sdk_values(values)))
             .return_values_on_condition_check_failure(AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await;
-        answer.map(drop).map_err(|error| match error.as_service_error() {
+        let answer = answer.map(|answer| self.wrote(answer.consumed_capacity()));
+        answer.map_err(|error| match error.as_service_error() {
             Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
                 Refusal::Condition(old(refused.item()))
             }
@@ -121,8 +141,12 @@ impl Table {
         key: &ItemKey,
         condition: Option<(&str, Values<'_>)>,
     ) -> Result<(), Refusal> {
-        let mut call =
-            self.client.delete_item().table_name(&self.name).set_key(Some(self.key(key)));
+        let mut call = self
+            .client
+            .delete_item()
+            .table_name(&self.name)
+            .set_key(Some(self.key(key)))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
         if let Some((condition, values)) = condition {
             call = call
                 .condition_expression(condition)
@@ -130,7 +154,8 @@ impl Table {
                 .set_expression_attribute_values(Some(sdk_values(values)))
                 .return_values_on_condition_check_failure(AllOld);
         }
-        call.send().await.map(drop).map_err(|error| match error.as_service_error() {
+        let answer = call.send().await.map(|answer| self.wrote(answer.consumed_capacity()));
+        answer.map_err(|error| match error.as_service_error() {
             Some(DeleteItemError::ConditionalCheckFailedException(refused)) => {
                 Refusal::Condition(old(refused.item()))
             }

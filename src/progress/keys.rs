@@ -71,6 +71,14 @@ impl Namespace {
     }
 }
 
+/// The partition keys of one consumer of one stream and no other's, as patterns for
+/// `dynamodb:LeadingKeys`.
+pub fn leading_keys(consumer: &str, label: &str) -> [String; 2] {
+    let Namespace { control } = Namespace::new(consumer, label);
+    let shards = format!("{control}#*");
+    [control, shards]
+}
+
 /// FNV-1a's upper half: its lower bits see only the lower bits of each byte.
 fn bucket(shard: &str) -> u64 {
     let hash = shard.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -16,8 +16,8 @@ mod token;
 pub mod wire;
 
 pub use client::{ClientProgress, ClientSettings};
-pub use dynamodb::ACTIONS as TABLE_ACTIONS;
-pub use keys::{OWN_PREFIX, is_own, valid_consumer_name};
+pub use dynamodb::{ACTIONS as TABLE_ACTIONS, WriteUnitsObserver};
+pub use keys::{OWN_PREFIX, is_own, leading_keys, valid_consumer_name};
 pub use memory::{MemoryFault, MemoryProgress, MemoryWrites};
 pub use table::{TableProgress, TableSettings};
 pub use token::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
@@ -212,6 +212,14 @@ pub trait Progress: Send + Sync + 'static {
 
     /// Writes `worker`'s sign of life.
     async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError>;
+
+    /// Says that `worker` is stopping and has its last positions still to write. A store
+    /// that somebody stands before, who may be stopping too, passes it on; others need
+    /// not know.
+    async fn drain(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+        let _ = worker;
+        Ok(())
+    }
 
     /// Removes `worker`'s sign of life; its own at a clean stop, or a dead one's.
     async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError>;

@@ -27,7 +27,9 @@ pub enum ProblemCode {
     Unauthorized,
     /// The api works on another table.
     WrongTable,
-    /// The api speaks another version.
+    /// The api keeps progress for other consumers.
+    WrongConsumer,
+    /// There is no version that both sides speak.
     WrongVersion,
     /// There is no such path or method.
     NoSuchRoute,
@@ -39,7 +41,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::LeaseLost,
         Self::AccessDenied,
         Self::Credentials,
@@ -47,6 +49,7 @@ impl ProblemCode {
         Self::Unavailable,
         Self::Unauthorized,
         Self::WrongTable,
+        Self::WrongConsumer,
         Self::WrongVersion,
         Self::NoSuchRoute,
         Self::TooLarge,
@@ -63,6 +66,7 @@ impl ProblemCode {
             Self::Unavailable => "unavailable",
             Self::Unauthorized => "unauthorized",
             Self::WrongTable => "wrong_table",
+            Self::WrongConsumer => "wrong_consumer",
             Self::WrongVersion => "wrong_version",
             Self::NoSuchRoute => "no_such_route",
             Self::TooLarge => "too_large",
@@ -76,7 +80,7 @@ impl ProblemCode {
             Self::LeaseLost => (409, "Conflict"),
             Self::AccessDenied => (403, "Forbidden"),
             Self::Credentials => (502, "Bad Gateway"),
-            Self::Unsuitable | Self::WrongTable | Self::WrongVersion => {
+            Self::Unsuitable | Self::WrongTable | Self::WrongConsumer | Self::WrongVersion => {
                 (422, "Unprocessable Content")
             }
             Self::Unavailable => (503, "Service Unavailable"),
@@ -157,6 +161,7 @@ impl From<Problem> for ProgressError {
             ProblemCode::Unavailable => Self::Unavailable(format!("the api answered: {detail}")),
             ProblemCode::Unsuitable
             | ProblemCode::WrongTable
+            | ProblemCode::WrongConsumer
             | ProblemCode::WrongVersion
             | ProblemCode::Unauthorized
             | ProblemCode::NoSuchRoute

@@ -6,7 +6,7 @@
 //! one is judged by the item that refused it, so that a write whose answer was lost, to
 //! the SDK's own retry too, is known as its own.
 
-use super::dynamodb::{Refusal, Table, Values};
+use super::dynamodb::{Refusal, Table, Values, WriteUnitsObserver};
 use super::fencing;
 use super::item::{self, Attributes, Reader, UnreadableItem, Value};
 use super::keys::{ItemKey, Namespace, STREAM_SORT, WORKER_SORT_PREFIX};
@@ -75,6 +75,13 @@ impl TableProgress {
         let keys = Namespace::new(&settings.consumer, &settings.label);
         let TableSettings { table, partition_key, sort_key, .. } = settings;
         Self { table: Table::new(config, table, partition_key, sort_key), keys }
+    }
+
+    /// Tells `observer` what the writes cost.
+    #[must_use]
+    pub fn observing_write_units(mut self, observer: WriteUnitsObserver) -> Self {
+        self.table.observe_write_units(observer);
+        self
     }
 
     /// The item that refused a write: the one the answer brought, or, from an endpoint

@@ -11,9 +11,10 @@ use crate::source::ShardId;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
-/// The version of this interface; it grows when an older side would misunderstand.
-pub const VERSION: u32 = 1;
-/// Where first contact is made.
+/// The versions of this interface that this program speaks, oldest first. One is added
+/// when an older side would misunderstand; its calls have paths of their own.
+pub const VERSIONS: &[u32] = &[1];
+/// Where first contact is made, whatever the versions: its own form never changes.
 pub const HELLO: &str = "/v1/hello";
 /// Where the calls are: `/v1/progress/TABLE/CONSUMER@LABEL/CALL`. The table stands in
 /// every call, so that an api started anew on another table changes nothing by mistake.
@@ -30,6 +31,8 @@ pub enum Call {
     Shards,
     /// [`super::Progress::heartbeat`]
     Heartbeat,
+    /// [`super::Progress::drain`]
+    Drain,
     /// [`super::Progress::retire`]
     Retire,
     /// [`super::Progress::take`]
@@ -46,10 +49,11 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Coordination,
         Self::Shards,
         Self::Heartbeat,
+        Self::Drain,
         Self::Retire,
         Self::Take,
         Self::Release,
@@ -64,6 +68,7 @@ impl Call {
             Self::Coordination => "coordination",
             Self::Shards => "shards",
             Self::Heartbeat => "heartbeat",
+            Self::Drain => "drain",
             Self::Retire => "retire",
             Self::Take => "take",
             Self::Release => "release",
@@ -93,8 +98,8 @@ pub struct Hello {
     pub consumer: String,
     /// Its stream's label.
     pub label: String,
-    /// The [`VERSION`] it speaks.
-    pub version: u32,
+    /// The [`VERSIONS`] it speaks.
+    pub versions: Vec<u32>,
 }
 
 /// First contact, answered.
@@ -102,8 +107,15 @@ pub struct Hello {
 pub struct Welcome {
     /// The api's `TABLE_NAME`.
     pub table: String,
-    /// The [`VERSION`] it speaks.
+    /// The consumer's name, as the api keeps progress for it.
+    pub consumer: String,
+    /// The newest version that both sides speak.
     pub version: u32,
+}
+
+/// The newest version that this program and another speak.
+pub fn agreed(theirs: &[u32]) -> Option<u32> {
+    VERSIONS.iter().rev().find(|version| theirs.contains(version)).copied()
 }
 
 /// Body of [`Call::Heartbeat`].
@@ -113,6 +125,13 @@ pub struct HeartbeatBody {
     pub worker: WorkerId,
     /// Its count.
     pub beat: u64,
+}
+
+/// Body of [`Call::Drain`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DrainBody {
+    /// Who is stopping.
+    pub worker: WorkerId,
 }
 
 /// Body of [`Call::Retire`].
@@ -304,6 +323,15 @@ mod tests {
             form[member] = bad;
             assert!(serde_json::from_str::<Checkpoint>(&form.to_string()).is_err(), "{form}");
         }
+    }
+
+    #[test]
+    fn the_newest_common_version_is_spoken() {
+        let newest = *VERSIONS.last().unwrap();
+        assert_eq!(agreed(&[0, newest, newest + 1]), Some(newest));
+        assert_eq!(agreed(VERSIONS), Some(newest));
+        assert_eq!(agreed(&[newest + 1]), None);
+        assert_eq!(agreed(&[]), None);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! rotate every few hours and would make series without bound.
 
 use crate::aws::{AttemptObserver, AttemptOutcome};
+use crate::progress::WriteUnitsObserver;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -166,6 +167,8 @@ metrics! {
     last_checkpoint: Gauge("streamgate_last_checkpoint_timestamp_seconds");
     /// Attempts of AWS calls, by operation and how they ended.
     aws_requests: IntCounterVec("streamgate_aws_requests_total", &["operation", "outcome"]);
+    /// Write capacity units that keeping progress has taken where the table is written directly, as DynamoDB tells them; refused conditions take some more, which it does not tell.
+    table_write_units: Counter("streamgate_table_write_units_total");
     /// Bytes of stream records held in memory, bounded by MAX_BUFFERED_BYTES.
     buffered_bytes: IntGauge("streamgate_buffered_bytes");
     /// Always 1; the version and source revision that run.
@@ -181,6 +184,9 @@ mod make {
 
     pub fn IntCounter(name: &str, help: &str) -> super::IntCounter {
         super::IntCounter::new(name, help).expect(VALID)
+    }
+    pub fn Counter(name: &str, help: &str) -> super::Counter {
+        super::Counter::new(name, help).expect(VALID)
     }
     pub fn IntGauge(name: &str, help: &str) -> super::IntGauge {
         super::IntGauge::new(name, help).expect(VALID)
@@ -235,6 +241,12 @@ impl Metrics {
                 metrics.aws_requests.with_label_values(&[operation, outcome.label()]).inc();
             }
         })
+    }
+
+    /// Counts what the writes of progress cost.
+    pub fn write_units_observer(self: &Arc<Self>) -> WriteUnitsObserver {
+        let metrics = Arc::clone(self);
+        Arc::new(move |units| metrics.table_write_units.inc_by(units))
     }
 
     /// The exposition text.

@@ -79,10 +79,9 @@ async fn what_cannot_be_read_is_refused_with_a_sentence() {
     let twice = json!({ "checkpoints": [twice, twice] }).to_string();
     problem(post(&api, &path("checkpoint"), twice), 400, "malformed").await;
     let beat = || json!({"worker": "w1", "beat": 1}).to_string();
-    for path in ["/v1/progress/people/no name@x/heartbeat", "/v1/progress/people/a@b%23/heartbeat"]
-    {
-        problem(post(&api, path, beat()), 400, "malformed").await;
-    }
+    let whose = |consumer, label| format!("/v1/progress/people/{consumer}@{label}/heartbeat");
+    problem(post(&api, &whose("no name", "x"), beat()), 422, "wrong_consumer").await;
+    problem(post(&api, &whose("streamgate", "b%23"), beat()), 400, "malformed").await;
     let large = "x".repeat((1 << 20) + 1);
     problem(post(&api, &path("heartbeat"), large), 413, "too_large").await;
     for unknown in ["/", "/v2/hello", "/v1/progress/people/heartbeat", &path("nothing")] {
@@ -95,25 +94,38 @@ async fn what_cannot_be_read_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
-async fn another_table_or_version_is_refused_by_both_names() {
+async fn another_table_consumer_or_version_is_refused_by_both_names() {
     let (api, store) = api().await;
-    let mut settings = api.settings("streamgate", LABEL);
-    settings.table = "orders".to_owned();
-    let other = ClientProgress::new(settings).unwrap();
     let worker = WorkerId::from("w1");
-    for refused in [other.describe().await, other.heartbeat(&worker, 1).await] {
-        let Err(ProgressError::Unsuitable(why)) = refused else { panic!("{refused:?}") };
-        for word in ["people", "orders", "TABLE_NAME"] {
-            assert!(why.contains(word), "{why}");
+    for (name, ours, theirs) in
+        [("TABLE_NAME", "people", "orders"), ("CONSUMER_NAME", "streamgate", "audit")]
+    {
+        let mut settings = api.settings("streamgate", LABEL);
+        let other = if name == "TABLE_NAME" { &mut settings.table } else { &mut settings.consumer };
+        *other = theirs.to_owned();
+        let other = ClientProgress::new(settings).unwrap();
+        for refused in [other.describe().await, other.heartbeat(&worker, 1).await] {
+            let Err(ProgressError::Unsuitable(why)) = refused else { panic!("{refused:?}") };
+            for word in [name, ours, theirs] {
+                assert!(why.contains(word), "{why}");
+            }
         }
     }
     assert_eq!(store.coordination().await.unwrap().workers, []);
-    let hello = json!({"table": "people", "consumer": "c", "label": LABEL, "version": 2});
-    problem(post(&api, "/v1/hello", hello.to_string()), 422, "wrong_version").await;
-    let hello = json!({"table": "people", "consumer": "c", "label": LABEL, "version": 1});
-    let answer = post(&api, "/v1/hello", hello.to_string()).send().await.unwrap();
-    let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
-    assert_eq!(answer, json!({"table": "people", "version": 1}));
+    let hello = |versions: &[u32]| {
+        let hello = json!({"table": "people", "consumer": "streamgate", "label": LABEL, "versions": versions});
+        post(&api, "/v1/hello", hello.to_string())
+    };
+    for none_in_common in [&[][..], &[0], &[2, 3]] {
+        problem(hello(none_in_common), 422, "wrong_version").await;
+    }
+    // An older or newer side that speaks this version too is spoken to in it.
+    for with_ours in [&[1][..], &[0, 1, 2]] {
+        let answer = hello(with_ours).send().await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let welcome = json!({"table": "people", "consumer": "streamgate", "version": 1});
+        assert_eq!(answer, welcome);
+    }
     api.client("streamgate", LABEL).describe().await.unwrap();
 }
 
@@ -179,10 +191,10 @@ async fn an_application_mounts_its_own_routes() {
     let api = RunningApi::start_with("people", stores, |api| api.routes(routes)).await;
     let answer = client().get(format!("http://{}/people", api.public)).send().await.unwrap();
     assert_eq!(answer.text().await.unwrap(), "all of them");
-    // However many consumers ask, a bounded number of stores is kept.
+    // However many streams are asked for, a bounded number of stores is kept.
     let client = client();
     for n in 0..600 {
-        let url = format!("{}/v1/progress/people/c{n}@{LABEL}/coordination", api.url());
+        let url = format!("{}/v1/progress/people/streamgate@{n}/coordination", api.url());
         for _ in 0..2 {
             let answer = client.get(&url).bearer_auth(TOKEN).send().await.unwrap();
             assert_eq!(answer.status(), 200);

@@ -32,7 +32,11 @@ impl RunningApi {
             table: table.to_owned(),
         };
         let token = ApiToken::new(TOKEN).expect("long enough");
-        let settings = ApiSettings { table: table.to_owned(), token };
+        // Those of the scenarios of conformance, beside the usual one.
+        let scenarios =
+            (0..1000).flat_map(|n| [format!("consumer-{n}"), format!("consumer-{n}.b")]);
+        let consumers = ["streamgate".to_owned()].into_iter().chain(scenarios).collect();
+        let settings = ApiSettings { table: table.to_owned(), consumers, token };
         let api = with(Api::new(settings, stores, Arc::new(ApiMetrics::new())));
         tokio::spawn(api.serve(public, private, CancellationToken::new(), Duration::ZERO));
         running

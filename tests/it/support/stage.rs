@@ -1,6 +1,7 @@
 //! What a consumer process stands on: the simulator served over HTTP as its stream, a
 //! table of its own in the shared embedded DynamoDB, dummy keys.
 
+use super::api::TOKEN;
 use super::process::Process;
 use super::rig::arn;
 use super::{NewTable, dynoxide, sdk_config};
@@ -48,6 +49,12 @@ impl Stage {
         process
     }
 
+    /// Starts the api on the table and waits until it listens.
+    pub async fn api(&self, private: SocketAddr, variables: &[(&str, &str)]) -> Process {
+        let region = self.simulator.stream().region();
+        api(&self.table, region, self.tables, private, variables).await
+    }
+
     /// The progress as it stands in the table.
     pub async fn progress(&self) -> Vec<ShardProgress> {
         self.store().await.load().await.expect("the table answers")
@@ -64,6 +71,31 @@ impl Stage {
         };
         TableProgress::new(&sdk_config(self.tables).await, settings)
     }
+}
+
+/// Starts `streamgate api` with dummy keys and waits until it listens.
+pub async fn api(
+    table: &str,
+    region: &str,
+    tables: SocketAddr,
+    private: SocketAddr,
+    variables: &[(&str, &str)],
+) -> Process {
+    let (tables, private) = (format!("http://{tables}"), private.to_string());
+    let mut all = vec![
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", region),
+        ("AWS_ENDPOINT_URL_DYNAMODB", &tables),
+        ("TABLE_NAME", table),
+        ("API_TOKEN", TOKEN),
+        ("LISTEN", "127.0.0.1:0"),
+        ("PRIVATE_LISTEN", &private),
+    ];
+    all.extend(variables);
+    let mut process = Process::start(&["api"], &all);
+    process.listening().await;
+    process
 }
 
 /// Starts `streamgate consumer` with dummy keys and these endpoints.
