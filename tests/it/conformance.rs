@@ -4,6 +4,8 @@
 //! [`conformance!`]. Owns no store's peculiarities: those have files of their own.
 
 use crate::support::api::RunningApi;
+use crate::support::chaos::{Chaos, Losing};
+use crate::support::persistent::Persistent;
 use crate::support::{self, NewTable, sdk_config};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -11,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use streamgate::progress::{
-    Checkpoint, Gap, Heartbeat, Lease, LeaseKey, MemoryProgress, NewShard, Position, Progress,
-    ProgressError, ShardProgress, TableProgress, TableSettings, WorkerId,
+    Checkpoint, ClientProgress, Gap, Heartbeat, Lease, LeaseKey, MemoryProgress, NewShard,
+    Position, Progress, ProgressError, ShardProgress, TableProgress, TableSettings, WorkerId,
 };
 use streamgate::source::ShardId;
 
@@ -62,6 +64,7 @@ conformance!(table_on_dynoxide, super::open_dynoxide);
 conformance!(table_on_ministack, super::open_ministack);
 conformance!(api_on_memory, super::open_api_on_memory);
 conformance!(api_on_dynoxide, super::open_api_on_dynoxide);
+conformance!(api_through_chaos, super::open_api_through_chaos);
 
 async fn open_memory() -> Open {
     let stores: Mutex<HashMap<(String, String), MemoryProgress>> = Mutex::default();
@@ -108,6 +111,19 @@ async fn open_api_on_dynoxide() -> Open {
 async fn open_api(table: &str, stores: Open) -> Open {
     let api = RunningApi::start(table, stores.into()).await;
     Box::new(move |consumer, label| Arc::new(api.client(consumer, label)))
+}
+
+/// The api behind a network that loses a fifth of all requests and of all answers. What
+/// was lost is asked again, as the consumer does; that must make no difference.
+async fn open_api_through_chaos() -> Open {
+    let api = RunningApi::start("conformance", open_dynoxide().await.into()).await;
+    let chaos = Chaos::before(api.private, 11).await;
+    chaos.lose(Losing { requests: 0.2, answers: 0.2 });
+    Box::new(move |consumer, label| {
+        let mut settings = api.settings(consumer, label);
+        settings.url = format!("http://{}", chaos.address).parse().expect("an address is a URL");
+        Arc::new(Persistent(ClientProgress::new(settings).expect("a client can be made")))
+    })
 }
 
 /// A namespace that no other scenario uses.

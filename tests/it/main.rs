@@ -8,6 +8,7 @@ mod conformance;
 mod corridor;
 mod embedded;
 mod exits;
+mod outages;
 mod pair;
 mod processes;
 mod support;

@@ -4,9 +4,11 @@
 //! a port of its own on 127.0.0.1. Invariant: nothing outlives the test binary.
 
 pub mod api;
+pub mod chaos;
 pub mod dynoxide;
 pub mod endpoint;
 pub mod ministack;
+pub mod persistent;
 pub mod process;
 pub mod rig;
 pub mod scripted;

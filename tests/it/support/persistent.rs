@@ -1,0 +1,87 @@
+//! A store that is asked again while it does not answer, as the consumer's loops do.
+
+use async_trait::async_trait;
+use streamgate::progress::{
+    Checkpoint, ClientProgress, Coordination, Lease, LeaseKey, NewShard, Progress, ProgressError,
+    ShardProgress, WorkerId,
+};
+use streamgate::source::ShardId;
+
+/// The api's client, asked again.
+pub struct Persistent(pub ClientProgress);
+
+const TRIES: usize = 100;
+
+macro_rules! again {
+    ($call:expr) => {{
+        let mut tries = 0;
+        loop {
+            match $call.await {
+                Err(ProgressError::Unavailable(_)) if tries < TRIES => tries += 1,
+                answer => break answer,
+            }
+        }
+    }};
+}
+
+#[async_trait]
+impl Progress for Persistent {
+    async fn describe(&self) -> Result<(), ProgressError> {
+        again!(self.0.describe())
+    }
+
+    async fn coordination(&self) -> Result<Coordination, ProgressError> {
+        again!(self.0.coordination())
+    }
+
+    async fn load(&self) -> Result<Vec<ShardProgress>, ProgressError> {
+        again!(self.0.load())
+    }
+
+    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError> {
+        again!(self.0.heartbeat(worker, beat))
+    }
+
+    async fn drain(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+        again!(self.0.drain(worker))
+    }
+
+    async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+        again!(self.0.retire(worker))
+    }
+
+    async fn take(
+        &self,
+        key: &LeaseKey,
+        seen: Option<&Lease>,
+        worker: &WorkerId,
+        new: Option<&NewShard>,
+    ) -> Result<Lease, ProgressError> {
+        again!(self.0.take(key, seen, worker, new))
+    }
+
+    async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
+        again!(self.0.release(key, lease))
+    }
+
+    async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError> {
+        again!(self.0.seeded(lease))
+    }
+
+    async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
+        let mut tries = 0;
+        loop {
+            let results = self.0.checkpoint(checkpoints).await;
+            let is_lost =
+                results.iter().any(|result| matches!(result, Err(ProgressError::Unavailable(_))));
+            if !is_lost || tries == TRIES {
+                return results;
+            }
+            tries += 1;
+        }
+    }
+
+    async fn forget(&self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError> {
+        again!(self.0.forget(shard, lease))
+    }
+}
