@@ -15,6 +15,7 @@ pub struct StreamArn(Arc<Parts>);
 #[derive(PartialEq, Eq)]
 struct Parts {
     whole: String,
+    partition: String,
     region: String,
     account: String,
     table: String,
@@ -40,6 +41,11 @@ impl StreamArn {
     /// The whole ARN as it was given.
     pub fn as_str(&self) -> &str {
         &self.0.whole
+    }
+
+    /// The part of AWS it is in, `aws` or `aws-cn`.
+    pub fn partition(&self) -> &str {
+        &self.0.partition
     }
 
     /// The region of the stream, `eu-central-1`.
@@ -74,7 +80,7 @@ impl FromStr for StreamArn {
         let malformed = StreamArnError::Malformed;
         let (
             Some("arn"),
-            Some(_partition),
+            Some(partition),
             Some("dynamodb"),
             Some(region),
             Some(account),
@@ -89,6 +95,7 @@ impl FromStr for StreamArn {
             ["table", table, "stream", label] if valid_table_name(table) && !label.is_empty() => {
                 Ok(Self(Arc::new(Parts {
                     whole: text.to_owned(),
+                    partition: partition.to_owned(),
                     region: region.to_owned(),
                     account: account.to_owned(),
                     table: table.to_owned(),
@@ -98,6 +105,21 @@ impl FromStr for StreamArn {
             _ => Err(malformed),
         }
     }
+}
+
+/// The part of AWS that a region belongs to.
+pub fn partition_of(region: &str) -> &'static str {
+    const OTHERS: [(&str, &str); 7] = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-isob-", "aws-iso-b"),
+        ("us-isof-", "aws-iso-f"),
+        ("us-iso-", "aws-iso"),
+        ("eu-isoe-", "aws-iso-e"),
+        ("eusc-", "aws-eusc"),
+    ];
+    let found = OTHERS.into_iter().find(|(prefix, _)| region.starts_with(prefix));
+    found.map_or("aws", |(_, partition)| partition)
 }
 
 /// Whether `name` can be the name of a DynamoDB table: 3 to 255 of `a-z A-Z 0-9 _ . -`.
@@ -131,6 +153,12 @@ mod tests {
         assert_eq!(
             (arn.region(), arn.account(), arn.table(), arn.label()),
             ("cn-north-1", "123456789012", "my.table", "2026-01-02T03:04:05.678")
+        );
+        assert_eq!(arn.partition(), "aws-cn");
+        assert_eq!(partition_of(arn.region()), arn.partition());
+        assert_eq!(
+            [partition_of("eu-west-1"), partition_of("us-gov-west-1")],
+            ["aws", "aws-us-gov"]
         );
     }
 

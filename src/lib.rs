@@ -21,6 +21,7 @@ pub mod frontier;
 pub mod lineage;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod policy;
 pub mod polling;
 pub mod progress;
 pub mod reader;

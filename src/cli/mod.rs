@@ -1,12 +1,16 @@
 //! Commands and flags. Every setting is a variable and a flag; the flag counts.
 
 mod api;
+mod ask;
 mod consumer;
 mod exit;
+mod health;
 #[cfg(feature = "local")]
 mod local;
+mod policy;
 mod signals;
 mod simulate;
+mod status;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use exit::Exit;
@@ -17,7 +21,7 @@ use streamgate::config::{self, SETTINGS};
 pub fn run() -> ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
-        Err(said) => return Exit::usage(&said),
+        Err(said) => return Exit::said(&said),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -32,6 +36,9 @@ pub fn run() -> ExitCode {
             #[cfg(feature = "local")]
             Some(("local", matches)) => local::run(matches).await,
             Some(("simulate", matches)) => simulate::run(matches).await,
+            Some(("policy", matches)) => policy::run(matches),
+            Some(("health", matches)) => health::run(matches).await,
+            Some(("status", matches)) => status::run(matches).await,
             _ => unreachable!("clap asks for a command it knows"),
         }
     });
@@ -63,6 +70,17 @@ fn command() -> Command {
             Command::new("simulate")
                 .about("A simulated DynamoDB stream as a server, to try a handler or a consumer against")
                 .args(simulate::args()),
+        )
+        .subcommand(policy::command())
+        .subcommand(
+            Command::new("health")
+                .about("Exits with 0 when the consumer or api in this container is live")
+                .arg(ask::listen_arg()),
+        )
+        .subcommand(
+            Command::new("status")
+                .about("Shows what the consumer in this container is doing: shards, owners, positions, age")
+                .args(status::args()),
         );
     #[cfg(feature = "local")]
     let command = command.subcommand(

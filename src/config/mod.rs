@@ -6,10 +6,12 @@
 mod api;
 mod common;
 mod consumer;
+mod policy;
 mod settings;
 mod values;
 
 pub use api::{ApiConfig, api};
 pub use consumer::{ApiAddress, ConsumerConfig, HandlerConfig, consumer};
+pub use policy::{api_policy, consumer_policy};
 pub use settings::{Command, NOT_BUILT, SETTINGS, Setting};
 pub use values::{Fault, Faults, Values};

@@ -141,6 +141,9 @@ pub enum SourceOperation {
 }
 
 impl SourceOperation {
+    /// Every operation, which is every action that reading needs.
+    pub const ALL: [Self; 3] = [Self::DescribeStream, Self::GetShardIterator, Self::GetRecords];
+
     /// The name as AWS writes it.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,0 +1,136 @@
+//! `streamgate status`: what the consumer in this container is doing.
+
+use super::ask;
+use super::exit::Exit;
+use clap::{Arg, ArgAction, ArgMatches};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+use streamgate::config::Command;
+
+/// The flags of `status`.
+pub fn args() -> [Arg; 2] {
+    let json = Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("As the consumer serves it at /status");
+    [ask::listen_arg(), json]
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
+    let addresses = ask::addresses(matches, &[Command::Consumer]).map_err(Exit::Usage)?;
+    let address = addresses[0];
+    let (status, body) = ask::get(address, "/status").await.map_err(|why| {
+        Exit::Failed(format!(
+            "no consumer answers at {address}: {why}; run this where one runs, with its LISTEN"
+        ))
+    })?;
+    let read = serde_json::from_slice::<Status>(&body);
+    let (200, Ok(read)) = (status, read) else {
+        return Err(Exit::Failed(format!(
+            "{address} does not answer as a consumer does (status {status}); the api keeps progress and has none of its own"
+        )));
+    };
+    if matches.get_flag("json") {
+        println!("{}", String::from_utf8_lossy(&body));
+    } else {
+        print!("{}", table(&read));
+    }
+    Ok(())
+}
+
+/// What `/status` answers, as far as it is shown.
+#[derive(Deserialize)]
+struct Status {
+    role: String,
+    /// Who reads in this one's place.
+    owner: Option<String>,
+    troubles: BTreeMap<String, String>,
+    shards: BTreeMap<String, Shard>,
+}
+
+#[derive(Deserialize)]
+struct Shard {
+    state: String,
+    owner: Option<String>,
+    position: String,
+    iterator_age_seconds: f64,
+    failed_attempts: Option<u32>,
+    trouble: Option<String>,
+    gaps: u32,
+}
+
+impl Shard {
+    fn remarks(&self) -> String {
+        let attempts =
+            self.failed_attempts.map(|count| format!("batch failed {count} times, trying again"));
+        let gaps = (self.gaps > 0).then(|| format!("gaps: {}", self.gaps));
+        let all = [attempts, self.trouble.clone(), gaps];
+        all.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn table(status: &Status) -> String {
+    let mut text = match &status.owner {
+        Some(owner) => format!("{}: {owner} reads the stream\n", status.role),
+        None => format!("{}\n", status.role),
+    };
+    for (part, why) in &status.troubles {
+        writeln!(text, "not ready, {part}: {why}").expect("a string takes it");
+    }
+    let heads = ["SHARD", "STATE", "OWNER", "POSITION", "AGE", ""];
+    let mut rows = vec![heads.map(str::to_owned)];
+    for (id, shard) in &status.shards {
+        let age = Duration::from_secs(shard.iterator_age_seconds.max(0.0) as u64);
+        rows.push([
+            id.clone(),
+            shard.state.clone(),
+            shard.owner.clone().unwrap_or_else(|| "-".to_owned()),
+            shard.position.clone(),
+            humantime::format_duration(age).to_string(),
+            shard.remarks(),
+        ]);
+    }
+    let widths = [0, 1, 2, 3, 4, 5]
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default());
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())
+            .expect("a string takes it");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_a_shard_says_who_has_it_and_what_is_wrong() {
+        let status = serde_json::json!({
+            "role": "active", "ready": false, "troubles": {"progress": "the api: no answer"},
+            "shards": {
+                "shardId-1": {"state": "reading", "owner": "w1", "position": "TRIM_HORIZON",
+                    "iterator_age_seconds": 3723.9, "failed_attempts": 4, "gaps": 0},
+                "shardId-22": {"state": "waiting", "position": "AFTER", "iterator_age_seconds": 0.0,
+                    "trouble": "GetRecords: no", "gaps": 2},
+            }
+        });
+        let lines = table(&serde_json::from_value(status).unwrap());
+        let lines: Vec<_> = lines.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "active",
+                "not ready, progress: the api: no answer",
+                "SHARD       STATE    OWNER  POSITION      AGE",
+                "shardId-1   reading  w1     TRIM_HORIZON  1h 2m 3s  batch failed 4 times, trying again",
+                "shardId-22  waiting  -      AFTER         0s        GetRecords: no; gaps: 2",
+            ]
+        );
+        let standby = serde_json::json!({"role": "standby", "owner": "w2", "ready": true, "troubles": {}, "shards": {}});
+        let text = table(&serde_json::from_value(standby).unwrap());
+        assert!(text.starts_with("standby: w2 reads the stream\n"), "{text}");
+    }
+}
