@@ -1,16 +1,24 @@
-//! `streamgate local`: everything in one process on 127.0.0.1.
+//! `streamgate local`: a DynamoDB, the api and the consumer in one process on 127.0.0.1.
 
 use super::consumer::{handler, listen, serve_while, start_logging};
 use super::exit::Exit;
 use super::signals::drain_on_signal;
-use clap::{Arg, ArgMatches, value_parser};
-use std::net::Ipv4Addr;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE;
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use streamgate::config;
+use streamgate::api::{Api, ApiMetrics, ApiSettings, Stores};
+use streamgate::config::{self, ConsumerConfig};
 use streamgate::consumer::Consumer;
 use streamgate::local::{Local, LocalSettings, REGION, stream_arn};
-use streamgate::progress::TableProgress;
+use streamgate::progress::{
+    ApiToken, ClientProgress, ClientSettings, TableProgress, TableSettings,
+};
 use streamgate::simulator::reshard;
 use streamgate::source::AwsSource;
 use streamgate::telemetry::http::View;
@@ -36,6 +44,23 @@ pub fn args() -> Vec<Arg> {
             "8001",
             "Where the stream is served, with the simulator's admin interface",
         ),
+        port("api-port", "8080", "Where the api serves health and metrics"),
+        port("private-port", "8081", "Where the api keeps the consumer's progress"),
+        Arg::new("dynamodb-only")
+            .long("dynamodb-only")
+            .action(ArgAction::SetTrue)
+            .help("Serve the table and its stream, for an api and a consumer that run elsewhere"),
+        Arg::new("bind")
+            .long("bind")
+            .value_name("ADDRESS")
+            .value_parser(value_parser!(IpAddr))
+            .requires("dynamodb-only")
+            .help("The address to serve them on; in a container 0.0.0.0 [default: 127.0.0.1]"),
+        Arg::new("stream-label")
+            .long("stream-label")
+            .value_name("TIME")
+            .value_parser(stream_label())
+            .help("The end of the stream's ARN, 2026-01-02T03:04:05.678 [default: the time of the start]"),
         Arg::new("split-every")
             .long("split-every")
             .value_name("DURATION")
@@ -48,7 +73,9 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let now = SystemTime::now();
     let given = super::lookup(matches);
     let table = given("TABLE_NAME").filter(|name| !name.is_empty()).unwrap_or("people".into());
-    let label = humantime::format_rfc3339_millis(now).to_string().replace('Z', "");
+    let label = matches.get_one::<String>("stream-label").cloned();
+    let label =
+        label.unwrap_or_else(|| humantime::format_rfc3339_millis(now).to_string().replace('Z', ""));
     let arn = stream_arn(&table, &label);
     let lookup = |name: &str| match name {
         "STREAM_ARN" => Some(arn.clone()),
@@ -56,7 +83,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         "LISTEN" => given(name).or_else(|| Some("127.0.0.1:9090".into())),
         // Nothing of the AWS environment counts here.
         "AWS_REGION" => None,
-        // Its table is its own.
+        // Its api and the token for it are its own.
         "API_URL" | "API_TOKEN" | "API_TOKEN_FILE" => None,
         // The embedded stream costs nothing: look often, so that a record shows at once.
         "POLL_INTERVAL_MIN" => given(name).or_else(|| Some("50ms".into())),
@@ -69,7 +96,6 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let stop = CancellationToken::new();
     let _stop_all = stop.clone().drop_guard();
     let (tables, streams) = (bind(matches, "port").await?, bind(matches, "stream-port").await?);
-    let status = listen("LISTEN", config.listen).await?;
     let settings = LocalSettings {
         table: config.table.clone(),
         partition_key: config.partition_key.clone(),
@@ -79,25 +105,75 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         Local::start(settings, config.settings.stream.clone(), tables, streams, stop.clone())
             .await
             .map_err(|error| Exit::Failed(error.to_string()))?;
-
-    let metrics = Arc::new(Metrics::new());
-    let board = Arc::new(Board::new());
-    let source = AwsSource::new(
-        &local.stream_config(metrics.aws_observer()).await,
-        config.settings.stream.clone(),
-    );
-    let progress = TableProgress::new(
-        &local.table_config(metrics.aws_observer()).await,
-        config.table_settings(),
-    );
-    let handler = handler(&config)?;
-    eprint!("{}", greeting(&config, &local, &status)?);
     if let Some(interval) = matches.get_one::<Duration>("split-every").copied() {
         let simulator = local.simulator.clone();
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             reshard(&simulator, interval, 0).await;
         }));
     }
+    let result = if matches.get_flag("dynamodb-only") {
+        eprint!("{}", greeting(&config, &local, None));
+        drain.cancelled().await;
+        Ok(())
+    } else {
+        pair(matches, config, &local, drain).await
+    };
+    stop.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(1), local.stopped()).await;
+    result
+}
+
+/// The api and the consumer, joined as two containers are.
+async fn pair(
+    matches: &ArgMatches,
+    config: ConsumerConfig,
+    local: &Local,
+    drain: CancellationToken,
+) -> Result<(), Exit> {
+    let status = listen("LISTEN", config.listen).await?;
+    let (public, private) =
+        (bind(matches, "api-port").await?, bind(matches, "private-port").await?);
+    let token = new_token()?;
+    let addresses =
+        Addresses { status: of(&status)?, public: of(&public)?, private: of(&private)? };
+
+    let metrics = Arc::new(ApiMetrics::new());
+    let tables = local.table_config(metrics.aws_observer()).await;
+    let (write_units, in_table) = (metrics.write_units_observer(), config.table_settings());
+    let stores: Stores = Arc::new(move |consumer, label| {
+        let (consumer, label) = (consumer.to_owned(), label.to_owned());
+        let settings = TableSettings { consumer, label, ..in_table.clone() };
+        let store = TableProgress::new(&tables, settings);
+        Arc::new(store.observing_write_units(Arc::clone(&write_units)))
+    });
+    let settings = ApiSettings {
+        table: config.table.clone(),
+        consumers: vec![config.consumer.clone()],
+        token: token.clone(),
+    };
+    let stop = CancellationToken::new();
+    let _stop_api = stop.clone().drop_guard();
+    let api = Api::new(settings, stores, metrics);
+    let serving =
+        tokio::spawn(api.serve(public, private, stop.clone(), config.settings.shutdown_grace));
+
+    let url = format!("http://{}", addresses.private);
+    let progress = ClientProgress::new(ClientSettings {
+        url: url.parse().expect("an address makes a URL"),
+        token,
+        table: config.table.clone(),
+        consumer: config.consumer.clone(),
+        label: config.settings.stream.label().to_owned(),
+    })
+    .map_err(|error| Exit::Failed(format!("{url}: {error}")))?;
+    let metrics = Arc::new(Metrics::new());
+    let board = Arc::new(Board::new());
+    let source = AwsSource::new(
+        &local.stream_config(metrics.aws_observer()).await,
+        config.settings.stream.clone(),
+    );
+    let handler = handler(&config)?;
+    eprint!("{}", greeting(&config, local, Some(addresses)));
     let consumer = Consumer::new(
         config.settings,
         Arc::new(source),
@@ -108,36 +184,67 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     );
     let result = serve_while(status, View { metrics, board }, consumer.run(drain)).await?;
     stop.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(1), local.stopped()).await;
+    let _ = serving.await;
     result.map_err(Exit::from)
 }
 
+/// The token between the two. It is theirs alone and ends with them.
+fn new_token() -> Result<ApiToken, Exit> {
+    let mut random = [0; 24];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut random))
+        .map_err(|error| Exit::Failed(format!("/dev/urandom: {error}")))?;
+    Ok(ApiToken::new(&BASE64_URL_SAFE.encode(random)).expect("32 visible characters"))
+}
+
+fn stream_label() -> ValueParser {
+    ValueParser::new(|text: &str| {
+        // As the service writes it: without the zone, and to the millisecond.
+        match humantime::parse_rfc3339(&format!("{text}Z")) {
+            Ok(_) if text.len() == "2026-01-02T03:04:05.678".len() => Ok(text.to_owned()),
+            _ => Err("a time like 2026-01-02T03:04:05.678 is allowed"),
+        }
+    })
+}
+
+fn of(listener: &TcpListener) -> Result<SocketAddr, Exit> {
+    listener.local_addr().map_err(|error| Exit::Failed(error.to_string()))
+}
+
 async fn bind(matches: &ArgMatches, flag: &str) -> Result<TcpListener, Exit> {
+    let ip = matches.get_one::<IpAddr>("bind").copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
     let port = *matches.get_one::<u16>(flag).expect("has a default");
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
+    TcpListener::bind((ip, port)).await.map_err(|error| {
         Exit::Failed(format!("port {port} cannot be opened: {error}; choose another with --{flag} (0 takes any free one)"))
     })
 }
 
-fn greeting(
-    config: &config::ConsumerConfig,
-    local: &Local,
-    status: &TcpListener,
-) -> Result<String, Exit> {
-    let status = status.local_addr().map_err(|error| Exit::Failed(error.to_string()))?;
+/// Where the pair is.
+struct Addresses {
+    status: SocketAddr,
+    public: SocketAddr,
+    private: SocketAddr,
+}
+
+fn greeting(config: &ConsumerConfig, local: &Local, pair: Option<Addresses>) -> String {
     let (table, pk, sk) = (&config.table, &config.partition_key, &config.sort_key);
     let (tables, streams) = (local.table_address, local.stream_address);
+    let pair = pair.map_or_else(String::new, |Addresses { status, public, private }| {
+        format!(
+            "Consumer at http://{status}/status, api at http://{public}/metrics (progress at {private})\n"
+        )
+    });
     let item = format!(r#"{{"{pk}":{{"S":"hello"}},"{sk}":{{"S":"world"}},"n":{{"N":"1"}}}}"#);
-    Ok(format!(
+    format!(
         "\
-Table {table} at http://{tables}, its stream at http://{streams}, status at http://{status}/status
+Table {table} at http://{tables}, its stream at http://{streams}
   {arn}
-Write an item, and its record appears here (run it again with another n for a MODIFY):
+{pair}Write an item, and its record appears here (run it again with another n for a MODIFY):
   curl -s http://{tables} -H 'X-Amz-Target: DynamoDB_20120810.PutItem' -H 'Content-Type: application/x-amz-json-1.0' -d '{{\"TableName\":\"{table}\",\"Item\":{item}}}'
 or with the AWS CLI:
   AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb put-item --region {REGION} --endpoint-url http://{tables} --table-name {table} --item '{item}'
 Ctrl-C stops.
 ",
         arn = config.settings.stream
-    ))
+    )
 }

@@ -86,7 +86,7 @@ fn command() -> Command {
     let command = command.subcommand(
         Command::new("local")
             .about(
-                "An embedded DynamoDB with a stream, and the consumer, in one process on 127.0.0.1",
+                "An embedded DynamoDB with a stream, the api and the consumer, in one process on 127.0.0.1",
             )
             .args(settings(config::Command::Local))
             .args(local::args()),

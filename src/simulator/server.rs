@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 /// The largest request of the service's protocol that is read.
 const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 const TARGET_PREFIX: &str = "DynamoDBStreams_20120810.";
+/// Answered as the containers answer it, for the same probes.
+const HEALTH: &str = "/healthz";
 /// The time a half answer is given to leave before the connection is cut.
 const HALF_ANSWER_LINGER: Duration = Duration::from_millis(20);
 /// The time calls under way are given once the server is told to stop.
@@ -88,6 +90,9 @@ async fn handle(
     if let Some(what) = request.uri().path().strip_prefix(admin::PREFIX) {
         let what = what.to_owned();
         return Ok(admin::handle(simulator, &what, request).await);
+    }
+    if request.uri().path() == HEALTH {
+        return Ok(response(StatusCode::OK, ReplyBody::whole(Bytes::from_static(b"live\n"))));
     }
     let reply = match read(request).await {
         Ok((operation, body)) => simulator.answer(operation, &body).await,

@@ -1,39 +1,47 @@
 //! `streamgate local` and `simulate` as processes, and the consumer against a whole
 //! DynamoDB: streams computed from writes.
 
+use crate::support::api::TOKEN;
 use crate::support::endpoint::Endpoint;
-use crate::support::process::{Process, client, within};
+use crate::support::process::{Process, client, value_of, within};
 use crate::support::rig::{Got, assert_in_order, deliveries, read_event};
-use crate::support::stage::consumer;
-use crate::support::{NewTable, REGION, ministack, sdk_config};
+use crate::support::stage::{self, consumer};
+use crate::support::{NewTable, REGION, Untouched, free_port, ministack, sdk_config};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use streamgate::arn::StreamArn;
 
 /// A running `streamgate local`.
 struct Local {
     process: Process,
     tables: String,
+    /// The api's public listener.
+    api: String,
     greeting: Vec<String>,
     client: reqwest::Client,
 }
 
 impl Local {
     async fn start(arguments: &[&str]) -> Self {
-        let ports = ["local", "--port", "0", "--stream-port", "0", "--listen", "127.0.0.1:0"];
-        let mut process = Process::start(&[&ports, arguments].concat(), &[]);
+        let ports = ["--port", "--stream-port", "--api-port", "--private-port"];
+        let ports = ports.into_iter().flat_map(|port| [port, "0"]);
+        let ports: Vec<_> = ["local", "--listen", "127.0.0.1:0"].into_iter().chain(ports).collect();
+        let mut process = Process::start(&[&ports[..], arguments].concat(), &[]);
         let greeting = |lines: &[String]| {
             let begin = lines.iter().position(|line| line.starts_with("Table "))?;
             let end = lines.iter().position(|line| line == "Ctrl-C stops.")?;
             Some(lines[begin..end].to_vec())
         };
         let greeting = process.stderr.find("the greeting", greeting).await;
-        let tables = between(&greeting[0], " at ", ",").to_owned();
-        let status = between(&greeting[0], "status at ", "/status");
+        let tables = between(&greeting[0], " at ", ", its stream").to_owned();
+        let pair = greeting.iter().find(|line| line.starts_with("Consumer at ")).unwrap();
+        let status = between(pair, "Consumer at ", "/status");
         assert_eq!(status, format!("http://{}", process.listening().await));
-        Self { process, tables, greeting, client: client() }
+        let api = between(pair, "api at ", "/metrics").to_owned();
+        Self { process, tables, api, greeting, client: client() }
     }
 
     async fn call(&self, operation: &str, body: Value) -> (u16, Value) {
@@ -116,6 +124,45 @@ async fn the_command_that_local_prints_writes_an_item_whose_record_appears() {
     assert_eq!((&status["role"], &status["ready"]), (&json!("active"), &json!(true)));
     let ended = local.process.stop_with("INT").await;
     assert_eq!(ended.stdout.len(), 1, "own records are not shown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_pair_on_a_table_that_streams_to_itself_writes_signs_of_life_and_nothing_else() {
+    let local = Local::start(&["--failover-time", "1s", "--checkpoint-interval", "10ms"]).await;
+    local.put("a", 0).await;
+    local.records(1).await;
+    let requests = |text: &str, route: &str| {
+        let series =
+            format!("streamgate_progress_requests_total{{outcome=\"ok\",route=\"{route}\"}}");
+        value_of(text, &series)
+    };
+    let until = async |what: &str, condition: &dyn Fn(&str) -> bool| {
+        let asking = async {
+            loop {
+                let answer = local.client.get(format!("{}/metrics", local.api)).send();
+                let text = answer.await.expect("the api answers").text().await.expect("text");
+                if condition(&text) {
+                    return text;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within(what, asking).await
+    };
+    let written = until("the item's position", &|text| requests(text, "checkpoint") > 0.0).await;
+    // Each of its own writes comes back as a record, and must cause no other.
+    let beats = requests(&written, "heartbeat") + 12.0;
+    let later = until("twelve beats", &|text| requests(text, "heartbeat") >= beats).await;
+    let more = |of: &dyn Fn(&str) -> f64| of(&later) - of(&written);
+    assert_eq!(more(&|text| requests(text, "checkpoint")), 0.0);
+    let units = |text: &str| value_of(text, "streamgate_table_write_units_total");
+    let beats = more(&|text| requests(text, "heartbeat"));
+    // One that was on its way when they were counted may be on one side only.
+    assert!((more(&units) - beats).abs() <= 1.0, "{beats} beats cost {}", more(&units));
+    assert!(units(&written) > 3.0, "leases, a shard, a position: {}", units(&written));
+    let own = local.process.metric("streamgate_records_own_total").await;
+    assert!(own >= 12.0, "{own}");
+    local.process.stop_with("INT").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,14 +256,41 @@ async fn simulate_serves_its_stream_and_admin_interface() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_streams_to_itself_on_a_whole_dynamodb() {
+    let stream = table_with_stream("itself").await;
+    streams_to_itself(&stream, ministack::shared(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pair_on_a_whole_dynamodb_whose_table_streams_to_itself() {
+    let stream = table_with_stream("pair-itself").await;
+    let (_tables, untouched) = Untouched::new();
+    let private = free_port();
+    let keeper = stage::api("pair-itself", REGION, ministack::shared(), private, &[]).await;
+    let url = format!("http://{private}");
+    let through_api = [("API_URL", url.as_str()), ("API_TOKEN", TOKEN)];
+    streams_to_itself(&stream, untouched, &through_api).await;
+    let writes = "streamgate_table_requests_total{operation=\"UpdateItem\",outcome=\"ok\"}";
+    assert!(keeper.metric(writes).await > 0.0);
+    keeper.stop().await;
+}
+
+/// A table on ministack, by its stream.
+async fn table_with_stream(name: &str) -> StreamArn {
+    let config = sdk_config(ministack::shared()).await;
+    let arn = NewTable::named(name).with_stream().create(&config).await.expect("a stream");
+    arn.parse().expect("the stream's ARN is well-formed")
+}
+
+/// Writes, reads, stops and goes on, with the stream on ministack and the table where the
+/// consumer is told it is.
+async fn streams_to_itself(stream: &StreamArn, tables: SocketAddr, added: &[(&str, &str)]) {
     let address: SocketAddr = ministack::shared();
-    let config = sdk_config(address).await;
-    let arn = NewTable::named("itself").with_stream().create(&config).await.expect("a stream");
-    let stream = arn.parse().expect("the stream's ARN is well-formed");
+    let (config, name) = (sdk_config(address).await, stream.table());
     let endpoint = Endpoint::start().await;
     let variables = [("HANDLER", endpoint.url.as_str()), ("AWS_REGION", REGION)];
+    let variables = [&variables, added].concat();
     let start = async || {
-        let mut process = consumer(&stream, "itself", address, address, &variables);
+        let mut process = consumer(stream, name, address, tables, &variables);
         process.listening().await;
         process
     };
@@ -224,7 +298,7 @@ async fn a_table_that_streams_to_itself_on_a_whole_dynamodb() {
     let put = async |pk: &str, n: u64| {
         table
             .put_item()
-            .table_name("itself")
+            .table_name(name)
             .item("PK", AttributeValue::S(pk.to_owned()))
             .item("SK", AttributeValue::S("item".to_owned()))
             .item("n", AttributeValue::N(n.to_string()))
@@ -235,7 +309,7 @@ async fn a_table_that_streams_to_itself_on_a_whole_dynamodb() {
     let remove = async |pk: &str| {
         table
             .delete_item()
-            .table_name("itself")
+            .table_name(name)
             .key("PK", AttributeValue::S(pk.to_owned()))
             .key("SK", AttributeValue::S("item".to_owned()))
             .send()
