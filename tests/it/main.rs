@@ -4,8 +4,10 @@
 mod api;
 mod architecture;
 mod catalogue;
+mod commands;
 mod conformance;
 mod corridor;
+mod crowd;
 mod embedded;
 mod exits;
 mod outages;
