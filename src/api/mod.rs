@@ -8,11 +8,13 @@
 mod callers;
 mod listener;
 mod metrics;
+mod openapi;
 mod places;
 mod private;
 mod public;
 
 pub use metrics::{ApiMetrics, TABLE_OPERATIONS};
+pub use openapi::document as openapi;
 
 use crate::progress::{ApiToken, Progress};
 use axum::Router;

@@ -6,6 +6,7 @@
 
 use super::callers::Callers;
 use super::metrics::{self, ApiMetrics};
+use super::openapi;
 use super::places::Place;
 use super::{ApiSettings, Stores};
 use crate::progress::problem::{PROBLEM_JSON, Problem, ProblemCode};
@@ -23,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
@@ -132,25 +134,32 @@ impl Private {
 /// A body in JSON, or what went wrong.
 type Answer = Result<Vec<u8>, Problem>;
 
-/// What a path means.
-enum Route<'a> {
+/// What a path means. Names stand in it as any client may escape them.
+enum Route {
     Hello,
-    Progress { call: Call, table: &'a str, consumer: &'a str, label: &'a str },
+    OpenApi,
+    Progress { call: Call, table: String, consumer: String, label: String },
 }
 
-impl<'a> Route<'a> {
-    fn of(path: &'a str) -> Option<Self> {
+impl Route {
+    fn of(path: &str) -> Option<Self> {
         if path == HELLO {
             return Some(Self::Hello);
         }
+        if path == openapi::PATH {
+            return Some(Self::OpenApi);
+        }
         let mut parts = path.strip_prefix(PROGRESS)?.strip_prefix('/')?.split('/');
-        let (table, whose, call) = (parts.next()?, parts.next()?, Call::named(parts.next()?)?);
+        let mut name = || Some(percent_decode_str(parts.next()?).decode_utf8().ok()?.into_owned());
+        let (table, whose, call) = (name()?, name()?, Call::named(&name()?)?);
         let (consumer, label) = whose.split_once('@')?;
+        let (consumer, label) = (consumer.to_owned(), label.to_owned());
         parts.next().is_none().then_some(Self::Progress { call, table, consumer, label })
     }
 
     fn method(&self) -> Method {
         match self {
+            Self::OpenApi => Method::GET,
             Self::Progress { call, .. } if call.reads() => Method::GET,
             _ => Method::POST,
         }
@@ -159,6 +168,7 @@ impl<'a> Route<'a> {
     fn label(&self) -> &'static str {
         match self {
             Self::Hello => metrics::HELLO,
+            Self::OpenApi => metrics::OPENAPI,
             Self::Progress { call, .. } => call.name(),
         }
     }
@@ -173,10 +183,17 @@ async fn handle(State(private): State<Arc<Private>>, request: Request) -> Respon
         if let Some(place) = request.extensions().get::<Arc<Place>>() {
             place.known();
         }
-        match Route::of(&path).filter(|route| route.method() == method) {
+        match Route::of(&path) {
             None => {
-                let detail = format!("there is no {method} {path} at this listener");
+                let detail = format!("there is no {path} at this listener");
                 (metrics::OTHER, Err(Problem::new(ProblemCode::NoSuchRoute, detail)))
+            }
+            Some(route) if route.method() != method => {
+                let (label, allowed) = (route.label(), route.method());
+                let detail = format!("{path} is asked with {allowed}, not {method}");
+                let problem = Problem::new(ProblemCode::WrongMethod, detail);
+                private.metrics.request(label, problem.code.label());
+                return ([(header::ALLOW, allowed.as_str())], refuse(&problem)).into_response();
             }
             Some(route) => {
                 let answering = respond(&private, &route, request.into_body());
@@ -209,17 +226,18 @@ fn refuse(problem: &Problem) -> Response {
     response
 }
 
-async fn respond(private: &Private, route: &Route<'_>, body: Body) -> Answer {
+async fn respond(private: &Private, route: &Route, body: Body) -> Answer {
     let expected = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
     let expected = expected.unwrap_or(usize::MAX).min(MAX_BODY_BYTES);
     // Kept until the answer is made: what was read from the body is as large.
     let _room = private.bodies.acquire_many(expected as u32).await.expect("never closed");
     let body = collect(body).await?;
-    let (call, store) = match *route {
+    let (call, store) = match route {
         Route::Hello => return private.hello(&body).await,
+        Route::OpenApi => return answer(&openapi::document(&private.settings)),
         Route::Progress { call, table, consumer, label } => {
             private.check_table(table)?;
-            (call, private.store(consumer, label)?)
+            (*call, private.store(consumer, label)?)
         }
     };
     match call {

@@ -25,6 +25,7 @@ pub use token::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -70,11 +71,13 @@ pub enum LeaseKey {
 
 /// The fenced right of one worker to one thing. `counter` is the fencing token: it grows
 /// by one with every take, so a lease is never confused with an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lease {
     /// Who holds it; `None` after a release.
     pub owner: Option<WorkerId>,
     /// How often it has been taken.
+    #[serde(with = "wire::count")]
+    #[schemars(schema_with = "wire::count::schema")]
     pub counter: u64,
 }
 
@@ -92,21 +95,24 @@ pub enum Position {
 }
 
 /// Records that left the stream before they were read: lost to this consumer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// The last record known from before the gap, if any was read.
     #[serde(with = "wire::number")]
+    #[schemars(schema_with = "wire::number::schema")]
     pub after: Option<SequenceNumber>,
     /// The first record read after it, if there was one on the page that followed.
     #[serde(with = "wire::number")]
+    #[schemars(schema_with = "wire::number::schema")]
     pub resumed_at: Option<SequenceNumber>,
     /// When it was found (milliseconds).
     #[serde(with = "wire::millis")]
+    #[schemars(schema_with = "wire::millis::schema")]
     pub found_at: SystemTime,
 }
 
 /// One shard's item.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShardProgress {
     /// The shard.
     pub shard: ShardId,
@@ -118,6 +124,7 @@ pub struct ShardProgress {
     pub position: Position,
     /// When the position was last written (milliseconds).
     #[serde(with = "wire::millis")]
+    #[schemars(schema_with = "wire::millis::schema")]
     pub updated: SystemTime,
     /// Every gap found in it, oldest first.
     pub gaps: Vec<Gap>,
@@ -125,16 +132,18 @@ pub struct ShardProgress {
 
 /// A worker's sign of life. It is dead when `beat` has not changed for the failover time
 /// by the observer's own clock; no clocks are compared between machines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Heartbeat {
     /// Whose.
     pub worker: WorkerId,
     /// Grows with every beat.
+    #[serde(with = "wire::count")]
+    #[schemars(schema_with = "wire::count::schema")]
     pub beat: u64,
 }
 
 /// What is known of the consumer as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Coordination {
     /// The lease on the stream; `None` when nobody has ever held it.
     pub stream: Option<Lease>,
@@ -146,7 +155,7 @@ pub struct Coordination {
 }
 
 /// A position to be made durable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Checkpoint {
     /// The shard.
     pub shard: ShardId,
@@ -159,7 +168,7 @@ pub struct Checkpoint {
 }
 
 /// How a shard's item looks when it is taken for the first time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NewShard {
     /// The shard it continues.
     pub parent: Option<ShardId>,

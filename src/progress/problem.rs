@@ -4,13 +4,14 @@
 //! gets is what its store would have said, but that the sentence names the api.
 
 use super::{ProgressError, TABLE_ACTIONS, WorkerId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The content type of errors (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What went wrong, for programs. Also a metric's label: a closed set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemCode {
     /// The condition failed; `owner` says who holds the lease.
@@ -33,6 +34,8 @@ pub enum ProblemCode {
     WrongVersion,
     /// There is no such path or method.
     NoSuchRoute,
+    /// There is such a path, but not with this method.
+    WrongMethod,
     /// The body is larger than is read.
     TooLarge,
     /// The request cannot be read.
@@ -41,7 +44,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every code.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LeaseLost,
         Self::AccessDenied,
         Self::Credentials,
@@ -52,6 +55,7 @@ impl ProblemCode {
         Self::WrongConsumer,
         Self::WrongVersion,
         Self::NoSuchRoute,
+        Self::WrongMethod,
         Self::TooLarge,
         Self::Malformed,
     ];
@@ -69,6 +73,7 @@ impl ProblemCode {
             Self::WrongConsumer => "wrong_consumer",
             Self::WrongVersion => "wrong_version",
             Self::NoSuchRoute => "no_such_route",
+            Self::WrongMethod => "wrong_method",
             Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
         }
@@ -86,6 +91,7 @@ impl ProblemCode {
             Self::Unavailable => (503, "Service Unavailable"),
             Self::Unauthorized => (401, "Unauthorized"),
             Self::NoSuchRoute => (404, "Not Found"),
+            Self::WrongMethod => (405, "Method Not Allowed"),
             Self::TooLarge => (413, "Content Too Large"),
             Self::Malformed => (400, "Bad Request"),
         }
@@ -93,7 +99,7 @@ impl ProblemCode {
 }
 
 /// An error as RFC 9457 has it, with three members of our own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// `about:blank`: the code says more than a page could.
     #[serde(rename = "type")]
@@ -165,6 +171,7 @@ impl From<Problem> for ProgressError {
             | ProblemCode::WrongVersion
             | ProblemCode::Unauthorized
             | ProblemCode::NoSuchRoute
+            | ProblemCode::WrongMethod
             | ProblemCode::TooLarge
             | ProblemCode::Malformed => Self::Unsuitable(detail),
         }

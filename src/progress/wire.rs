@@ -8,12 +8,14 @@ use super::problem::Problem;
 use super::{Lease, LeaseKey, NewShard, Position, ShardProgress, WorkerId, item};
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 /// The versions of this interface that this program speaks, oldest first. One is added
 /// when an older side would misunderstand; its calls have paths of their own.
-pub const VERSIONS: &[u32] = &[1];
+pub const VERSIONS: &[u64] = &[1];
 /// Where first contact is made, whatever the versions: its own form never changes.
 pub const HELLO: &str = "/v1/hello";
 /// Where the calls are: `/v1/progress/TABLE/CONSUMER@LABEL/CALL`. The table stands in
@@ -90,7 +92,7 @@ impl Call {
 }
 
 /// First contact, asked.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Hello {
     /// The consumer's `TABLE_NAME`.
     pub table: String,
@@ -99,50 +101,54 @@ pub struct Hello {
     /// Its stream's label.
     pub label: String,
     /// The [`VERSIONS`] it speaks.
-    pub versions: Vec<u32>,
+    #[serde(with = "count::list")]
+    #[schemars(schema_with = "count::list::schema")]
+    pub versions: Vec<u64>,
 }
 
 /// First contact, answered.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Welcome {
     /// The api's `TABLE_NAME`.
     pub table: String,
     /// The consumer's name, as the api keeps progress for it.
     pub consumer: String,
     /// The newest version that both sides speak.
-    pub version: u32,
+    pub version: u64,
 }
 
 /// The newest version that this program and another speak.
-pub fn agreed(theirs: &[u32]) -> Option<u32> {
+pub fn agreed(theirs: &[u64]) -> Option<u64> {
     VERSIONS.iter().rev().find(|version| theirs.contains(version)).copied()
 }
 
 /// Body of [`Call::Heartbeat`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HeartbeatBody {
     /// Whose.
     pub worker: WorkerId,
     /// Its count.
+    #[serde(with = "count")]
+    #[schemars(schema_with = "count::schema")]
     pub beat: u64,
 }
 
 /// Body of [`Call::Drain`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DrainBody {
     /// Who is stopping.
     pub worker: WorkerId,
 }
 
 /// Body of [`Call::Retire`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RetireBody {
     /// Who leaves.
     pub worker: WorkerId,
 }
 
 /// Body of [`Call::Take`]; the answer is the lease.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TakeBody {
     /// The shard, or none for the stream's lease.
     pub shard: Option<ShardId>,
@@ -155,7 +161,7 @@ pub struct TakeBody {
 }
 
 /// Body of [`Call::Release`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ReleaseBody {
     /// The shard, or none for the stream's lease.
     pub shard: Option<ShardId>,
@@ -164,14 +170,14 @@ pub struct ReleaseBody {
 }
 
 /// Body of [`Call::Seeded`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SeededBody {
     /// The stream's lease.
     pub lease: Lease,
 }
 
 /// Body of [`Call::Forget`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ForgetBody {
     /// The shard.
     pub shard: ShardId,
@@ -180,21 +186,21 @@ pub struct ForgetBody {
 }
 
 /// Body of [`Call::Checkpoint`]: every shard that is due.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointBody<C> {
     /// The positions.
     pub checkpoints: C,
 }
 
 /// Answer of [`Call::Checkpoint`]: for each position, in order, nothing or its problem.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointAnswer {
     /// `null` where it was written.
     pub results: Vec<Option<Problem>>,
 }
 
 /// Answer of [`Call::Shards`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ShardsAnswer {
     /// Every shard's item.
     pub shards: Vec<ShardProgress>,
@@ -225,12 +231,23 @@ macro_rules! as_text {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(from)?;
+                let text = Cow::<str>::deserialize(from)?;
                 if (1..=MAX_NAME_BYTES).contains(&text.len()) {
                     Ok(Self::from(&*text))
                 } else {
                     Err(serde::de::Error::custom("a name has 1 to 256 bytes"))
                 }
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                // JSON counts characters where a key counts bytes.
+                json_schema!({"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES})
             }
         }
     )+};
@@ -246,8 +263,79 @@ impl Serialize for Position {
 
 impl<'de> Deserialize<'de> for Position {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(from)?;
+        let text = Cow::<str>::deserialize(from)?;
         item::parse_position(&text).ok_or_else(|| serde::de::Error::custom("not a position"))
+    }
+}
+
+impl JsonSchema for Position {
+    fn schema_name() -> Cow<'static, str> {
+        "Position".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "How far a shard has been delivered.",
+            "type": "string",
+            "pattern": "^(TRIM_HORIZON|SHARD_END|AFTER:[0-9]{1,40}|AT_TIMESTAMP:[0-9]{1,19})$",
+        })
+    }
+}
+
+/// Counts, up to what a double holds exactly: no program between rounds them, and one
+/// more can always be counted. JSON knows no integers, so `1.0` is one too.
+pub(super) mod count {
+    use super::*;
+
+    pub const MAX: u64 = 1 << 53;
+
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": MAX})
+    }
+
+    pub fn serialize<S: serde::Serializer>(count: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(*count)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        Count::deserialize(from).map(|Count(count)| count)
+    }
+
+    /// Serialized by the modules that use it.
+    struct Count(u64);
+
+    impl<'de> Deserialize<'de> for Count {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let number = serde_json::Number::deserialize(from)?;
+            let whole = |float: f64| {
+                ((0.0..=MAX as f64).contains(&float) && float.fract() == 0.0)
+                    .then_some(float as u64)
+            };
+            let count = number.as_u64().or_else(|| number.as_f64().and_then(whole));
+            count.filter(|count| *count <= MAX).map(Self).ok_or_else(|| {
+                serde::de::Error::custom(format!("{number} is not a count, 0 to {MAX}"))
+            })
+        }
+    }
+
+    /// Several of them.
+    pub mod list {
+        use super::*;
+
+        pub fn schema(generator: &mut SchemaGenerator) -> Schema {
+            json_schema!({"type": "array", "items": count::schema(generator)})
+        }
+
+        pub fn serialize<S: serde::Serializer>(counts: &[u64], to: S) -> Result<S::Ok, S::Error> {
+            counts.serialize(to)
+        }
+
+        pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+            from: D,
+        ) -> Result<Vec<u64>, D::Error> {
+            let counts = Vec::<Count>::deserialize(from)?;
+            Ok(counts.into_iter().map(|Count(count)| count).collect())
+        }
     }
 }
 
@@ -255,18 +343,24 @@ impl<'de> Deserialize<'de> for Position {
 pub(super) mod millis {
     use super::*;
 
+    pub use count::schema;
+
     pub fn serialize<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(item::millis(*time))
     }
 
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
-        u64::deserialize(from).map(item::from_millis)
+        count::deserialize(from).map(item::from_millis)
     }
 }
 
 /// Sequence numbers as text: no JSON number holds 40 digits.
 pub(super) mod number {
     use super::*;
+
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["string", "null"], "pattern": "^[0-9]{1,40}$"})
+    }
 
     pub fn serialize<S: serde::Serializer>(
         number: &Option<SequenceNumber>,
@@ -278,7 +372,7 @@ pub(super) mod number {
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(
         from: D,
     ) -> Result<Option<SequenceNumber>, D::Error> {
-        let text = Option::<std::borrow::Cow<'_, str>>::deserialize(from)?;
+        let text = Option::<Cow<'_, str>>::deserialize(from)?;
         text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
     }
 }
@@ -317,6 +411,8 @@ mod tests {
             ("shard", json!("x".repeat(257))),
             ("position", json!("AFTER:x")),
             ("lease", json!({"owner": "w1", "counter": -1})),
+            ("lease", json!({"owner": "w1", "counter": 0.5})),
+            ("lease", json!({"owner": "w1", "counter": u64::MAX})),
             ("gap", json!({"after": "x", "resumed_at": null, "found_at": 1})),
         ] {
             let mut form = form.clone();

@@ -87,7 +87,7 @@ async fn what_cannot_be_read_is_refused_with_a_sentence() {
     for unknown in ["/", "/v2/hello", "/v1/progress/people/heartbeat", &path("nothing")] {
         problem(post(&api, unknown, beat()), 404, "no_such_route").await;
     }
-    problem(post(&api, &path("coordination"), ""), 404, "no_such_route").await;
+    problem(post(&api, &path("coordination"), ""), 405, "wrong_method").await;
     assert_eq!(store.coordination().await.unwrap().workers, [], "nothing was written");
     let fits = post(&api, &path("heartbeat"), beat()).send().await.unwrap();
     assert_eq!(fits.status(), 200);
@@ -112,7 +112,7 @@ async fn another_table_consumer_or_version_is_refused_by_both_names() {
         }
     }
     assert_eq!(store.coordination().await.unwrap().workers, []);
-    let hello = |versions: &[u32]| {
+    let hello = |versions: &[u64]| {
         let hello = json!({"table": "people", "consumer": "streamgate", "label": LABEL, "versions": versions});
         post(&api, "/v1/hello", hello.to_string())
     };
@@ -188,7 +188,10 @@ async fn an_application_mounts_its_own_routes() {
         (Arc::new(open), asked)
     };
     let routes = axum::Router::new().route("/people", axum::routing::get(async || "all of them"));
-    let api = RunningApi::start_with("people", stores, |api| api.routes(routes)).await;
+    let api = RunningApi::start_for(vec!["streamgate".to_owned()], "people", stores, |api| {
+        api.routes(routes)
+    })
+    .await;
     let answer = client().get(format!("http://{}/people", api.public)).send().await.unwrap();
     assert_eq!(answer.text().await.unwrap(), "all of them");
     // However many streams are asked for, a bounded number of stores is kept.

@@ -97,8 +97,8 @@ async fn the_files_of_task_policies_are_what_the_command_prints() {
     let consumer = [("STREAM_ARN", STREAM), table];
     let with_api = [("STREAM_ARN", STREAM), table, ("API_URL", "http://api:8081")];
     let api = [table, ("AWS_REGION", "eu-central-1"), ("AWS_ACCOUNT_ID", "123456789012")];
-    let files: [(&str, &str, &[(&str, &str)]); 3] = [
-        ("consumer.json", "consumer", &with_api),
+    let files = [
+        ("consumer.json", "consumer", &with_api[..]),
         ("consumer-without-api.json", "consumer", &consumer),
         ("api.json", "api", &api),
     ];

@@ -10,6 +10,7 @@ mod corridor;
 mod crowd;
 mod embedded;
 mod exits;
+mod openapi;
 mod outages;
 mod pair;
 mod processes;

@@ -19,11 +19,20 @@ pub struct RunningApi {
 }
 
 impl RunningApi {
+    /// For the usual consumer, and those of the scenarios of conformance.
     pub async fn start(table: &str, stores: Stores) -> Self {
-        Self::start_with(table, stores, |api| api).await
+        let scenarios =
+            (0..1000).flat_map(|n| [format!("consumer-{n}"), format!("consumer-{n}.b")]);
+        let consumers = ["streamgate".to_owned()].into_iter().chain(scenarios).collect();
+        Self::start_for(consumers, table, stores, |api| api).await
     }
 
-    pub async fn start_with(table: &str, stores: Stores, with: impl FnOnce(Api) -> Api) -> Self {
+    pub async fn start_for(
+        consumers: Vec<String>,
+        table: &str,
+        stores: Stores,
+        with: impl FnOnce(Api) -> Api,
+    ) -> Self {
         let public = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let private = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let running = Self {
@@ -32,10 +41,6 @@ impl RunningApi {
             table: table.to_owned(),
         };
         let token = ApiToken::new(TOKEN).expect("long enough");
-        // Those of the scenarios of conformance, beside the usual one.
-        let scenarios =
-            (0..1000).flat_map(|n| [format!("consumer-{n}"), format!("consumer-{n}.b")]);
-        let consumers = ["streamgate".to_owned()].into_iter().chain(scenarios).collect();
         let settings = ApiSettings { table: table.to_owned(), consumers, token };
         let api = with(Api::new(settings, stores, Arc::new(ApiMetrics::new())));
         tokio::spawn(api.serve(public, private, CancellationToken::new(), Duration::ZERO));

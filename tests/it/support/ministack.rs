@@ -67,7 +67,7 @@ pub fn shared() -> SocketAddr {
     SHARED.get_or_init(|| Ministack::start(&[])).address()
 }
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let venv = std::env::var_os(VENV_VARIABLE).map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-venv"),
         PathBuf::from,
