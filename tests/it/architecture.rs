@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["aws"],
     &["source"],
     &["progress"],
-    &["telemetry"],
+    &["policy", "telemetry"],
     &["api"],
     &["batch", "frontier", "lineage"],
     &["checkpoint", "deliver", "reader"],
