@@ -6,8 +6,8 @@
 //!
 //! What a crash delivers again: per shard, the batch in flight and what was delivered
 //! since its last write, that is at most `CHECKPOINT_INTERVAL` and one write's time.
-//! Invariant: a position is written only after everything before it was delivered, and
-//! never under a lease that is known to be lost.
+//! Invariant: a position is written only after everything before it was delivered, never
+//! under a lease that is known to be lost, and a durable one never moves back.
 
 use crate::backoff::Backoff;
 use crate::clock;
@@ -17,6 +17,7 @@ use crate::source::ShardId;
 use crate::telemetry::metrics::{Metrics, epoch_seconds};
 use crate::telemetry::status::{Board, Part};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -29,6 +30,10 @@ use tracing::{info, warn};
 const QUIET_INTERVAL: Duration = Duration::from_secs(300);
 /// Retries of a store that does not answer, all shards together.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// Orders the writes of this process, whose worker owns its leases alone: one that was
+/// given up for lost and arrives after the next is known as the earlier of the two.
+static STEPS: AtomicU64 = AtomicU64::new(1);
 
 /// Writes the positions of all shards of a process.
 pub struct Checkpointer {
@@ -154,6 +159,7 @@ impl Checkpointer {
                 Some(Checkpoint {
                     shard: shard.clone(),
                     lease: slot.lease.clone(),
+                    step: STEPS.fetch_add(1, Ordering::Relaxed),
                     position: mark.position.clone(),
                     gap: mark.gap.clone(),
                 })

@@ -53,6 +53,20 @@ pub(super) fn held(current: Option<&Lease>, lease: &Lease) -> Verdict {
     if current == Some(lease) && lease.owner.is_some() { Verdict::Write } else { lost(current) }
 }
 
+/// The `step`th position under `lease`, where `written` was the last.
+pub(super) fn checkpoint(
+    current: Option<&Lease>,
+    written: Option<u64>,
+    lease: &Lease,
+    step: u64,
+) -> Verdict {
+    match held(current, lease) {
+        // It comes late, or its answer did: a later one stands there.
+        Verdict::Write if written.is_some_and(|written| written > step) => Verdict::Done,
+        verdict => verdict,
+    }
+}
+
 /// The release of `lease`.
 pub(super) fn release(current: Option<&Lease>, lease: &Lease) -> Verdict {
     let released = Lease { owner: None, counter: lease.counter };
@@ -110,6 +124,22 @@ mod tests {
             prop_assert_eq!(release(Some(&released), &now), Verdict::Done);
             prop_assert_eq!(forget(None, &now), Verdict::Done);
         }
+    }
+
+    #[test]
+    fn a_position_is_overtaken_only_under_its_own_lease() {
+        let lease = Lease { owner: Some(WorkerId::from("w1")), counter: 3 };
+        for (written, verdict) in [
+            (None, Verdict::Write),
+            (Some(4), Verdict::Write),
+            (Some(5), Verdict::Write),
+            (Some(6), Verdict::Done),
+        ] {
+            assert_eq!(checkpoint(Some(&lease), written, &lease, 5), verdict);
+        }
+        let next = Lease { owner: Some(WorkerId::from("w2")), counter: 4 };
+        let lost = Verdict::Lost(next.owner.clone());
+        assert_eq!(checkpoint(Some(&next), Some(6), &lease, 5), lost);
     }
 
     #[test]

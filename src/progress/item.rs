@@ -23,6 +23,8 @@ pub(super) const COUNTER: &str = "sg_counter";
 pub(super) const POSITION: &str = "sg_position";
 /// When the position was written, in milliseconds since the epoch.
 pub(super) const UPDATED: &str = "sg_updated";
+/// The last write's [`super::Checkpoint::step`]; none since the lease was taken.
+pub(super) const STEP: &str = "sg_step";
 pub(super) const PARENT: &str = "sg_parent";
 pub(super) const GAPS: &str = "sg_gaps";
 /// The last gap as text, by which a repeated write of it is recognised.
@@ -179,6 +181,11 @@ impl<'a> Reader<'a> {
             updated: from_millis(self.number(UPDATED)?),
             gaps: self.gaps()?,
         })
+    }
+
+    /// The last step under the lease, if there was one.
+    pub fn step(&self) -> Result<Option<u64>, UnreadableItem> {
+        self.item.contains_key(STEP).then(|| self.number(STEP)).transpose()
     }
 
     pub fn position(&self) -> Result<Position, UnreadableItem> {

@@ -67,6 +67,8 @@ struct Store {
     seeded: bool,
     workers: BTreeMap<WorkerId, u64>,
     shards: BTreeMap<ShardId, ShardProgress>,
+    /// The last step under each shard's lease.
+    steps: BTreeMap<ShardId, u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -184,6 +186,7 @@ impl Store {
     }
 
     fn set_lease(&mut self, shard: &ShardId, lease: Lease) {
+        self.steps.remove(shard);
         if let Some(item) = self.shards.get_mut(shard) {
             item.lease = lease;
         }
@@ -201,12 +204,15 @@ impl Store {
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), ProgressError> {
         let item = self.shards.get_mut(&checkpoint.shard);
-        let verdict = fencing::held(item.as_ref().map(|item| &item.lease), &checkpoint.lease);
+        let (lease, step) = (item.as_ref().map(|item| &item.lease), checkpoint.step);
+        let written = self.steps.get(&checkpoint.shard).copied();
+        let verdict = fencing::checkpoint(lease, written, &checkpoint.lease, step);
         let (Verdict::Write, Some(item)) = (&verdict, item) else {
             return verdict.after_refusal();
         };
         item.position = item::kept_position(&checkpoint.position);
         item.updated = item::kept(SystemTime::now());
+        self.steps.insert(checkpoint.shard.clone(), step);
         if let Some(gap) = &checkpoint.gap {
             let mark = |gap: &Gap| item::gap_mark(gap);
             if item.gaps.last().map(mark) != Some(mark(gap)) {
@@ -221,6 +227,7 @@ impl Store {
         match fencing::forget(current, lease) {
             Verdict::Write => {
                 self.shards.remove(shard);
+                self.steps.remove(shard);
                 Ok(())
             }
             verdict => verdict.after_refusal(),

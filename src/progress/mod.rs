@@ -8,6 +8,7 @@ mod client;
 mod dynamodb;
 mod fencing;
 mod item;
+mod json;
 mod keys;
 mod memory;
 pub mod problem;
@@ -76,8 +77,8 @@ pub struct Lease {
     /// Who holds it; `None` after a release.
     pub owner: Option<WorkerId>,
     /// How often it has been taken.
-    #[serde(with = "wire::count")]
-    #[schemars(schema_with = "wire::count::schema")]
+    #[serde(with = "json::count")]
+    #[schemars(schema_with = "json::count::schema")]
     pub counter: u64,
 }
 
@@ -98,16 +99,16 @@ pub enum Position {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// The last record known from before the gap, if any was read.
-    #[serde(with = "wire::number")]
-    #[schemars(schema_with = "wire::number::schema")]
+    #[serde(with = "json::number")]
+    #[schemars(schema_with = "json::number::schema")]
     pub after: Option<SequenceNumber>,
     /// The first record read after it, if there was one on the page that followed.
-    #[serde(with = "wire::number")]
-    #[schemars(schema_with = "wire::number::schema")]
+    #[serde(with = "json::number")]
+    #[schemars(schema_with = "json::number::schema")]
     pub resumed_at: Option<SequenceNumber>,
     /// When it was found (milliseconds).
-    #[serde(with = "wire::millis")]
-    #[schemars(schema_with = "wire::millis::schema")]
+    #[serde(with = "json::millis")]
+    #[schemars(schema_with = "json::millis::schema")]
     pub found_at: SystemTime,
 }
 
@@ -123,8 +124,8 @@ pub struct ShardProgress {
     /// How far it has been delivered.
     pub position: Position,
     /// When the position was last written (milliseconds).
-    #[serde(with = "wire::millis")]
-    #[schemars(schema_with = "wire::millis::schema")]
+    #[serde(with = "json::millis")]
+    #[schemars(schema_with = "json::millis::schema")]
     pub updated: SystemTime,
     /// Every gap found in it, oldest first.
     pub gaps: Vec<Gap>,
@@ -137,8 +138,8 @@ pub struct Heartbeat {
     /// Whose.
     pub worker: WorkerId,
     /// Grows with every beat.
-    #[serde(with = "wire::count")]
-    #[schemars(schema_with = "wire::count::schema")]
+    #[serde(with = "json::count")]
+    #[schemars(schema_with = "json::count::schema")]
     pub beat: u64,
 }
 
@@ -161,6 +162,11 @@ pub struct Checkpoint {
     pub shard: ShardId,
     /// The lease it is written under.
     pub lease: Lease,
+    /// Orders the writes under the lease: larger than that of every earlier one. A write
+    /// that comes late, after a later one, changes nothing.
+    #[serde(with = "json::count")]
+    #[schemars(schema_with = "json::count::schema")]
+    pub step: u64,
     /// The new position.
     pub position: Position,
     /// A gap found on the way to it, kept with it in one write.
@@ -253,7 +259,8 @@ pub trait Progress: Send + Sync + 'static {
     async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError>;
 
     /// Writes positions; one result for each, in order. Under a lost lease nothing is
-    /// written and the result is [`ProgressError::LeaseLost`]. They are written
+    /// written and the result is [`ProgressError::LeaseLost`]; one that a later
+    /// step has overtaken is done already, and does not move the position back. They are written
     /// concurrently, so a batch names a shard once at most.
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>>;
 

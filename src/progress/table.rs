@@ -28,13 +28,16 @@ const NOT_THERE: &str = "attribute_not_exists(#pk)";
 const AS_SEEN: &str = "sg_owner = :owner AND sg_counter = :counter";
 const RELEASED_AS_SEEN: &str = "attribute_not_exists(sg_owner) AND sg_counter = :counter";
 const HELD: &str = AS_SEEN;
-const HELD_AND_GAP_IS_NEW: &str = "sg_owner = :owner AND sg_counter = :counter AND \
+const NOT_OVERTAKEN: &str = "sg_owner = :owner AND sg_counter = :counter AND \
+     (attribute_not_exists(sg_step) OR sg_step <= :step)";
+const NOT_OVERTAKEN_AND_GAP_IS_NEW: &str = "sg_owner = :owner AND sg_counter = :counter AND \
+     (attribute_not_exists(sg_step) OR sg_step <= :step) AND \
      (attribute_not_exists(sg_last_gap) OR sg_last_gap <> :mark)";
 const HELD_OR_NOT_THERE: &str =
     "attribute_not_exists(#pk) OR (sg_owner = :owner AND sg_counter = :counter)";
 const LATER_BEAT: &str = "attribute_not_exists(sg_beat) OR sg_beat < :beat";
 
-const TAKE: &str = "SET sg_owner = :worker, sg_counter = :next";
+const TAKE: &str = "SET sg_owner = :worker, sg_counter = :next REMOVE sg_step";
 const BEGIN_STREAM: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next";
 const BEGIN_SHARD: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next, \
      sg_position = :position, sg_updated = :updated";
@@ -43,8 +46,8 @@ const BEGIN_CHILD: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next
 const RELEASE: &str = "REMOVE sg_owner";
 const SEED: &str = "SET sg_seeded = :seeded";
 const BEAT: &str = "SET sg_v = :v, sg_beat = :beat";
-const MOVE: &str = "SET sg_position = :position, sg_updated = :updated";
-const MOVE_WITH_GAP: &str = "SET sg_position = :position, sg_updated = :updated, \
+const MOVE: &str = "SET sg_position = :position, sg_updated = :updated, sg_step = :step";
+const MOVE_WITH_GAP: &str = "SET sg_position = :position, sg_updated = :updated, sg_step = :step, \
      sg_gaps = list_append(if_not_exists(sg_gaps, :none), :gap), sg_last_gap = :mark";
 
 /// Which items of which table.
@@ -100,19 +103,21 @@ impl TableProgress {
         }
     }
 
-    /// Turns a refused condition into the write's end, by the lease that refused it.
+    /// Turns a refused condition into the write's end, by the lease and the step that
+    /// refused it.
     async fn judge(
         &self,
         key: &ItemKey,
         refusal: Refusal,
-        judge: impl FnOnce(Option<&Lease>) -> fencing::Verdict,
+        judge: impl FnOnce(Option<&Lease>, Option<u64>) -> fencing::Verdict,
     ) -> Result<(), ProgressError> {
         let old = match refusal {
             Refusal::Condition(old) => old,
             Refusal::Failed(error) => return Err(error),
         };
         let item = self.refuser(key, old).await?;
-        judge(lease_in(key, item.as_ref())?.as_ref()).after_refusal()
+        let (lease, step) = fence_in(key, item.as_ref())?;
+        judge(lease.as_ref(), step).after_refusal()
     }
 
     /// A write under `lease` to `key`.
@@ -121,18 +126,15 @@ impl TableProgress {
         key: &ItemKey,
         lease: &Lease,
         update: &str,
+        condition: &str,
         values: Values<'_>,
-    ) -> Result<(), ProgressError> {
-        let written = match held_values(lease) {
+    ) -> Result<(), Refusal> {
+        match held_values(lease) {
             Some(held) => {
                 let values = held.into_iter().chain(values).collect();
-                self.table.update(key, update, HELD, values).await
+                self.table.update(key, update, condition, values).await
             }
             None => Err(Refusal::Condition(None)),
-        };
-        match written {
-            Ok(()) => Ok(()),
-            Err(refusal) => self.judge(key, refusal, |current| fencing::held(current, lease)).await,
         }
     }
 
@@ -141,13 +143,22 @@ impl TableProgress {
         let moved = vec![
             (":position", Value::Text(item::position_text(&checkpoint.position))),
             (":updated", Value::from(item::millis(SystemTime::now()))),
+            (":step", Value::from(checkpoint.step)),
         ];
         if let Some(gap) = &checkpoint.gap
             && self.write_with_gap(&key, checkpoint, gap, moved.clone()).await?
         {
             return Ok(());
         }
-        self.update_held(&key, &checkpoint.lease, MOVE, moved).await
+        let Checkpoint { lease, step, .. } = checkpoint;
+        match self.update_held(&key, lease, MOVE, NOT_OVERTAKEN, moved).await {
+            Ok(()) => Ok(()),
+            Err(refusal) => {
+                let judge =
+                    |now: Option<&_>, written| fencing::checkpoint(now, written, lease, *step);
+                self.judge(&key, refusal, judge).await
+            }
+        }
     }
 
     /// Writes a position and its gap at once. Whether that is all: a gap that is there
@@ -167,13 +178,15 @@ impl TableProgress {
             (":gap", Value::List(vec![item::gap_value(gap)])),
             (":mark", Value::from(mark.as_str())),
         ]);
-        let old = match self.table.update(key, MOVE_WITH_GAP, HELD_AND_GAP_IS_NEW, values).await {
+        let condition = NOT_OVERTAKEN_AND_GAP_IS_NEW;
+        let old = match self.table.update(key, MOVE_WITH_GAP, condition, values).await {
             Ok(()) => return Ok(true),
             Err(Refusal::Condition(old)) => old,
             Err(Refusal::Failed(error)) => return Err(error),
         };
         let item = self.refuser(key, old).await?;
-        let verdict = fencing::held(lease_in(key, item.as_ref())?.as_ref(), &checkpoint.lease);
+        let (lease, step) = fence_in(key, item.as_ref())?;
+        let verdict = fencing::checkpoint(lease.as_ref(), step, &checkpoint.lease, checkpoint.step);
         let (fencing::Verdict::Write, Some(item)) = (&verdict, item) else {
             return verdict.after_refusal().map(|()| true);
         };
@@ -266,7 +279,7 @@ impl Progress for TableProgress {
         match self.table.update(&item_key, update, condition, values).await {
             Ok(()) => {}
             Err(refusal) => {
-                self.judge(&item_key, refusal, |now| fencing::take(now, seen, worker)).await?;
+                self.judge(&item_key, refusal, |now, _| fencing::take(now, seen, worker)).await?;
             }
         }
         Ok(taken)
@@ -280,13 +293,17 @@ impl Progress for TableProgress {
         };
         match written {
             Ok(()) => Ok(()),
-            Err(refusal) => self.judge(&key, refusal, |now| fencing::release(now, lease)).await,
+            Err(refusal) => self.judge(&key, refusal, |now, _| fencing::release(now, lease)).await,
         }
     }
 
     async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError> {
         let key = self.keys.lease(&LeaseKey::Stream);
-        self.update_held(&key, lease, SEED, vec![(":seeded", Value::Bool(true))]).await
+        let seeded = vec![(":seeded", Value::Bool(true))];
+        match self.update_held(&key, lease, SEED, HELD, seeded).await {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.judge(&key, refusal, |now, _| fencing::held(now, lease)).await,
+        }
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
@@ -302,7 +319,7 @@ impl Progress for TableProgress {
         };
         match written {
             Ok(()) => Ok(()),
-            Err(refusal) => self.judge(&key, refusal, |now| fencing::forget(now, lease)).await,
+            Err(refusal) => self.judge(&key, refusal, |now, _| fencing::forget(now, lease)).await,
         }
     }
 }
@@ -333,6 +350,12 @@ fn held_values(lease: &Lease) -> Option<Values<'static>> {
     Some(vec![(":owner", owner.as_str().into()), (":counter", lease.counter.into())])
 }
 
-fn lease_in(key: &ItemKey, item: Option<&Attributes>) -> Result<Option<Lease>, UnreadableItem> {
-    item.map(|item| Reader::new(key, item)?.lease()).transpose()
+/// The lease that an item keeps, and the last step under it.
+fn fence_in(
+    key: &ItemKey,
+    item: Option<&Attributes>,
+) -> Result<(Option<Lease>, Option<u64>), UnreadableItem> {
+    let Some(item) = item else { return Ok((None, None)) };
+    let reader = Reader::new(key, item)?;
+    Ok((Some(reader.lease()?), reader.step()?))
 }

@@ -257,6 +257,30 @@ fn the_page_of_settings_says_what_there_is() {
     }
 }
 
+#[test]
+fn the_page_of_operations_quotes_what_is_logged() {
+    let page = read("docs/operations.md");
+    let (_, table) = page.split_once("## A log line, and what to do").expect("the chapter");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let quoted: Vec<&str> = rows.map(|(message, _)| message).take(10).collect();
+    let mut sources = vec![path("src")];
+    let mut text = String::new();
+    while let Some(at) = sources.pop() {
+        if at.is_dir() {
+            sources.extend(std::fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            text += &std::fs::read_to_string(at).unwrap();
+        }
+    }
+    for message in &quoted {
+        assert!(text.contains(message), "no log line says {message:?}");
+    }
+    assert!(
+        quoted.len() == 10 && quoted.last() == Some(&"progress is written to the table directly"),
+        "{quoted:?}"
+    );
+}
+
 #[tokio::test]
 async fn the_help_of_each_command_shows_its_settings_and_no_others() {
     for (name, command) in [

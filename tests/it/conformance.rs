@@ -37,6 +37,7 @@ macro_rules! conformance {
             nothing_is_written_under_a_lease_that_nobody_holds,
             nothing_is_written_to_an_item_that_is_not_there,
             a_repeated_write_succeeds,
+            a_write_that_comes_late_moves_nothing_back,
             a_released_lease_can_be_taken_at_once,
             a_gap_is_kept_with_its_position_and_once,
             a_gap_that_is_kept_already_does_not_hold_up_a_later_position,
@@ -169,7 +170,9 @@ fn at_millis(millis: u64) -> SystemTime {
 }
 
 fn checkpoint(n: usize, lease: &Lease, position: Position) -> Checkpoint {
-    Checkpoint { shard: shard(n), lease: lease.clone(), position, gap: None }
+    static STEPS: AtomicU64 = AtomicU64::new(1);
+    let step = STEPS.fetch_add(1, Ordering::Relaxed);
+    Checkpoint { shard: shard(n), lease: lease.clone(), step, position, gap: None }
 }
 
 async fn take_new(store: &dyn Progress, n: usize, by: &str) -> Lease {
@@ -314,6 +317,24 @@ async fn nothing_is_written_to_an_item_that_is_not_there(space: &Space) {
     assert_lost(store.seeded(&lease).await, None);
     assert_eq!(store.load().await.unwrap(), []);
     assert_eq!(store.coordination().await.unwrap().stream, None);
+}
+
+async fn a_write_that_comes_late_moves_nothing_back(space: &Space) {
+    let store = space.store();
+    let lease = take_new(&*store, 1, "w1").await;
+    let gap = Gap { after: None, resumed_at: None, found_at: at_millis(1) };
+    let early = checkpoint(1, &lease, after("5"));
+    let early_with_gap = Checkpoint { gap: Some(gap), ..early.clone() };
+    write(&*store, checkpoint(1, &lease, after("6"))).await.unwrap();
+    let before = store.load().await.unwrap();
+    write(&*store, early).await.unwrap();
+    write(&*store, early_with_gap).await.unwrap();
+    assert_eq!(store.load().await.unwrap(), before);
+    // Steps are those of one lease: the next owner counts as it likes.
+    let next = store.take(&key(1), Some(&lease), &worker("w2"), None).await.unwrap();
+    let first = Checkpoint { step: 0, ..checkpoint(1, &next, after("7")) };
+    write(&*store, first).await.unwrap();
+    assert_eq!(only_shard(&*store).await.position, after("7"));
 }
 
 async fn a_repeated_write_succeeds(space: &Space) {

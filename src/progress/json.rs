@@ -1,0 +1,220 @@
+//! The values of progress as they stand in JSON, between consumer and api.
+//!
+//! Owns their forms and bounds, and the schemas that say so; who sends what is
+//! [`super::wire`]'s. Invariant: what is written is read back as the same, and what has
+//! another form is refused rather than bent.
+
+use super::{Position, WorkerId, item};
+use crate::record::SequenceNumber;
+use crate::source::ShardId;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+/// The longest name of a worker or shard that is read.
+const MAX_NAME_BYTES: usize = 256;
+
+/// A name as text, of a length that a key can hold.
+macro_rules! as_text {
+    ($($name:ident),+) => {$(
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = Cow::<str>::deserialize(from)?;
+                if (1..=MAX_NAME_BYTES).contains(&text.len()) {
+                    Ok(Self::from(&*text))
+                } else {
+                    Err(serde::de::Error::custom("a name has 1 to 256 bytes"))
+                }
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                // JSON counts characters where a key counts bytes.
+                json_schema!({"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES})
+            }
+        }
+    )+};
+}
+as_text!(WorkerId, ShardId);
+
+/// Positions in the words of the table's items.
+impl Serialize for Position {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&item::position_text(self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(from)?;
+        item::parse_position(&text).ok_or_else(|| serde::de::Error::custom("not a position"))
+    }
+}
+
+impl JsonSchema for Position {
+    fn schema_name() -> Cow<'static, str> {
+        "Position".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "How far a shard has been delivered.",
+            "type": "string",
+            "pattern": "^(TRIM_HORIZON|SHARD_END|AFTER:[0-9]{1,40}|AT_TIMESTAMP:[0-9]{1,19})$",
+        })
+    }
+}
+
+/// Counts, up to what a double holds exactly: no program between rounds them, and one
+/// more can always be counted. JSON knows no integers, so `1.0` is one too.
+pub(super) mod count {
+    use super::*;
+
+    pub const MAX: u64 = 1 << 53;
+
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": MAX})
+    }
+
+    pub fn serialize<S: serde::Serializer>(count: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(*count)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        Count::deserialize(from).map(|Count(count)| count)
+    }
+
+    /// Serialized by the modules that use it.
+    struct Count(u64);
+
+    impl<'de> Deserialize<'de> for Count {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let number = serde_json::Number::deserialize(from)?;
+            let whole = |float: f64| {
+                ((0.0..=MAX as f64).contains(&float) && float.fract() == 0.0)
+                    .then_some(float as u64)
+            };
+            let count = number.as_u64().or_else(|| number.as_f64().and_then(whole));
+            count.filter(|count| *count <= MAX).map(Self).ok_or_else(|| {
+                serde::de::Error::custom(format!("{number} is not a count, 0 to {MAX}"))
+            })
+        }
+    }
+
+    /// Several of them.
+    pub mod list {
+        use super::*;
+
+        pub fn schema(generator: &mut SchemaGenerator) -> Schema {
+            json_schema!({"type": "array", "items": count::schema(generator)})
+        }
+
+        pub fn serialize<S: serde::Serializer>(counts: &[u64], to: S) -> Result<S::Ok, S::Error> {
+            counts.serialize(to)
+        }
+
+        pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+            from: D,
+        ) -> Result<Vec<u64>, D::Error> {
+            let counts = Vec::<Count>::deserialize(from)?;
+            Ok(counts.into_iter().map(|Count(count)| count).collect())
+        }
+    }
+}
+
+/// Times as milliseconds since the epoch.
+pub(super) mod millis {
+    use super::*;
+
+    pub use count::schema;
+
+    pub fn serialize<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(item::millis(*time))
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+        count::deserialize(from).map(item::from_millis)
+    }
+}
+
+/// Sequence numbers as text: no JSON number holds 40 digits.
+pub(super) mod number {
+    use super::*;
+
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["string", "null"], "pattern": "^[0-9]{1,40}$"})
+    }
+
+    pub fn serialize<S: serde::Serializer>(
+        number: &Option<SequenceNumber>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        number.as_ref().map(SequenceNumber::as_str).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<SequenceNumber>, D::Error> {
+        let text = Option::<Cow<'_, str>>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Checkpoint, Gap, Lease};
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    #[test]
+    fn a_checkpoint_stands_as_documented() {
+        let digits = "9".repeat(40);
+        let checkpoint = Checkpoint {
+            shard: ShardId::from("shardId-1"),
+            lease: Lease { owner: Some(WorkerId::from("w1")), counter: 7 },
+            step: 12,
+            position: Position::After(digits.parse().unwrap()),
+            gap: Some(Gap {
+                after: None,
+                resumed_at: Some("12".parse().unwrap()),
+                found_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            }),
+        };
+        let form = json!({
+            "shard": "shardId-1",
+            "lease": {"owner": "w1", "counter": 7},
+            "step": 12,
+            "position": format!("AFTER:{digits}"),
+            "gap": {"after": null, "resumed_at": "12", "found_at": 1_700_000_000_123_u64},
+        });
+        assert_eq!(serde_json::to_value(&checkpoint).unwrap(), form);
+        let read: Checkpoint = serde_json::from_str(&form.to_string()).unwrap();
+        assert_eq!(read, checkpoint);
+        for (member, bad) in [
+            ("shard", json!("")),
+            ("shard", json!("x".repeat(257))),
+            ("position", json!("AFTER:x")),
+            ("lease", json!({"owner": "w1", "counter": -1})),
+            ("lease", json!({"owner": "w1", "counter": 0.5})),
+            ("lease", json!({"owner": "w1", "counter": u64::MAX})),
+            ("gap", json!({"after": "x", "resumed_at": null, "found_at": 1})),
+        ] {
+            let mut form = form.clone();
+            form[member] = bad;
+            assert!(serde_json::from_str::<Checkpoint>(&form.to_string()).is_err(), "{form}");
+        }
+    }
+}
