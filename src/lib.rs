@@ -12,6 +12,7 @@ pub mod backoff;
 pub mod batch;
 pub mod budget;
 mod causes;
+pub mod check;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;

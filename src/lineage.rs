@@ -200,7 +200,12 @@ mod tests {
     }
 
     fn listing(shards: Vec<Shard>) -> StreamDescription {
-        StreamDescription { status: StreamStatus::Enabled, partition_key: None, shards }
+        StreamDescription {
+            status: StreamStatus::Enabled,
+            partition_key: None,
+            view_type: None,
+            shards,
+        }
     }
 
     fn ready(lineage: &Lineage) -> Vec<&str> {

@@ -3,6 +3,7 @@
 use super::consumer::{listen, start_logging};
 use super::exit::Exit;
 use super::signals::drain_on_signal;
+use aws_config::SdkConfig;
 use clap::ArgMatches;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +23,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let config = config::api(&super::lookup(matches))?;
     start_logging(config.log_format, &config.log_filter)?;
     let metrics = Arc::new(ApiMetrics::new());
-    let aws = aws::load(None, metrics.aws_observer()).await;
-    if aws.region().is_none() {
-        let what = "is not set, and nothing else says in which region the table is".to_owned();
-        return Err(Faults(vec![Fault { name: "AWS_REGION", what }]).into());
-    }
+    let aws = load_aws(metrics.aws_observer()).await?;
     let public = listen("LISTEN", config.listen).await?;
     let private = listen("PRIVATE_LISTEN", config.private_listen).await?;
     let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
@@ -62,6 +59,16 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     Err(Exit::Failed(format!(
         "the stop took longer than SHUTDOWN_GRACE ({grace:?}) and requests were cut off: their consumers ask again"
     )))
+}
+
+/// The AWS environment, which has to say where the table is.
+pub(super) async fn load_aws(observer: aws::AttemptObserver) -> Result<SdkConfig, Exit> {
+    let aws = aws::load(None, observer).await;
+    if aws.region().is_none() {
+        let what = "is not set, and nothing else says in which region the table is".to_owned();
+        return Err(Faults(vec![Fault { name: "AWS_REGION", what }]).into());
+    }
+    Ok(aws)
 }
 
 /// Whether the table can be used, as far as only a person can mend it; what may pass by

@@ -2,6 +2,7 @@
 
 mod api;
 mod ask;
+mod check;
 mod consumer;
 mod exit;
 mod health;
@@ -36,6 +37,7 @@ pub fn run() -> ExitCode {
             #[cfg(feature = "local")]
             Some(("local", matches)) => local::run(matches).await,
             Some(("simulate", matches)) => simulate::run(matches).await,
+            Some(("check", matches)) => check::run(matches).await,
             Some(("policy", matches)) => policy::run(matches),
             Some(("health", matches)) => health::run(matches).await,
             Some(("status", matches)) => status::run(matches).await,
@@ -71,6 +73,7 @@ fn command() -> Command {
                 .about("A simulated DynamoDB stream as a server, to try a handler or a consumer against")
                 .args(simulate::args()),
         )
+        .subcommand(check::command())
         .subcommand(policy::command())
         .subcommand(
             Command::new("health")

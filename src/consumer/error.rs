@@ -56,7 +56,7 @@ pub enum ConsumerError {
 
 impl ConsumerError {
     /// A call to `stream` that only a person can mend.
-    pub(super) fn of_stream(stream: &StreamArn, error: SourceError) -> Self {
+    pub(crate) fn of_stream(stream: &StreamArn, error: SourceError) -> Self {
         match error.kind {
             SourceErrorKind::NotFound => {
                 Self::NoStream { stream: stream.clone(), message: error.message }

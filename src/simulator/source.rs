@@ -59,7 +59,8 @@ impl Simulator {
             .and_then(|element| element["AttributeName"].as_str())
             .map(str::to_owned);
         let last = listing.get("LastEvaluatedShardId").cloned();
-        Ok((StreamDescription { status, partition_key, shards }, last))
+        let view_type = listing["StreamViewType"].as_str().map(str::to_owned);
+        Ok((StreamDescription { status, partition_key, view_type, shards }, last))
     }
 
     async fn list_all(&self, mut request: Value) -> Result<StreamDescription, SourceError> {

@@ -36,6 +36,7 @@ impl AwsSource {
         let mut listing = StreamDescription {
             status: StreamStatus::Enabled,
             partition_key: None,
+            view_type: None,
             shards: Vec::new(),
         };
         let mut after: Option<String> = None;
@@ -54,6 +55,7 @@ impl AwsSource {
             };
             listing.status = status(page.stream_status.as_ref());
             listing.partition_key = page.key_schema.as_deref().and_then(partition_key);
+            listing.view_type = page.stream_view_type.map(|view| view.as_str().to_owned());
             listing.shards.extend(page.shards.unwrap_or_default().into_iter().filter_map(shard));
             match page.last_evaluated_shard_id {
                 Some(last) if !last.is_empty() => after = Some(last),

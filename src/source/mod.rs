@@ -77,6 +77,8 @@ pub struct StreamDescription {
     pub status: StreamStatus,
     /// The name of the table's partition key, where the endpoint tells it.
     pub partition_key: Option<String>,
+    /// Which images its records have, `NEW_AND_OLD_IMAGES`, where the endpoint tells it.
+    pub view_type: Option<String>,
     /// In the order listed; children may come before their parents.
     pub shards: Vec<Shard>,
 }

@@ -14,5 +14,6 @@ mod openapi;
 mod outages;
 mod pair;
 mod processes;
+mod roles;
 mod support;
 mod table;

@@ -11,6 +11,7 @@ pub mod ministack;
 pub mod persistent;
 pub mod process;
 pub mod rig;
+pub mod roles;
 pub mod scripted;
 pub mod stage;
 
