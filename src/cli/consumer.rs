@@ -13,6 +13,7 @@ use streamgate::consumer::Consumer;
 use streamgate::deliver::{Discard, Handler, HttpHandler, Log};
 use streamgate::progress::{ClientProgress, Progress, TableProgress};
 use streamgate::source::AwsSource;
+use streamgate::telemetry::emf::Emf;
 use streamgate::telemetry::http::{self, View};
 use streamgate::telemetry::logging::{self, LogFormat};
 use streamgate::telemetry::metrics::Metrics;
@@ -34,6 +35,12 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let progress = progress(&config, &aws, &metrics)?;
     let handler = handler(&config)?;
     let board = Arc::new(Board::new());
+    let (stop_emf, emf_ended) = (CancellationToken::new(), TaskTracker::new());
+    if config.emf {
+        let (consumer, table) = (&config.consumer, config.settings.stream.table());
+        let emf = Emf::new(Arc::clone(&metrics), Arc::clone(&board), consumer, table);
+        emf_ended.spawn(emf.run(stop_emf.clone(), |line| println!("{line}")));
+    }
     let consumer = Consumer::new(
         config.settings,
         Arc::new(source),
@@ -42,7 +49,11 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         Arc::clone(&metrics),
         Arc::clone(&board),
     );
-    serve_while(listener, View { metrics, board }, consumer.run(drain)).await?.map_err(Exit::from)
+    let result = serve_while(listener, View { metrics, board }, consumer.run(drain)).await;
+    stop_emf.cancel();
+    emf_ended.close();
+    emf_ended.wait().await;
+    result?.map_err(Exit::from)
 }
 
 /// From here on the log is written as configured.

@@ -59,6 +59,8 @@ pub struct ConsumerConfig {
     pub consumer: String,
     /// `HANDLER`.
     pub handler: HandlerConfig,
+    /// `METRICS_EMF`: whether metrics are written to stdout for CloudWatch.
+    pub emf: bool,
     /// `LISTEN`.
     pub listen: SocketAddr,
     /// `LOG_FORMAT`.
@@ -128,6 +130,7 @@ pub fn consumer(
     let checkpoint_interval = values.duration("CHECKPOINT_INTERVAL", 10 * MILLI, 5 * MINUTE);
     let max_buffered_bytes = values.size("MAX_BUFFERED_BYTES", MIN_BUDGET_BYTES, 64 << 30);
     let shutdown_grace = values.duration("SHUTDOWN_GRACE", SECOND, 60 * MINUTE);
+    let emf = values.boolean("METRICS_EMF");
     let listen = values.read("LISTEN", address);
     let log_format = log_format(&mut values);
     let log_filter = values.read("RUST_LOG", log_filter);
@@ -159,6 +162,7 @@ pub fn consumer(
             sort_key: sort_key?,
             consumer: consumer?,
             handler: handler?,
+            emf: emf?,
             listen: listen?,
             log_format: log_format?,
             log_filter: log_filter?,
@@ -324,6 +328,7 @@ mod tests {
             ("API_URL", "api:8081", "is not a URL like"),
             ("API_URL", "http://a:b@api/", "is not a URL like"),
             ("API_TOKEN", "0123456789abcdef", "is not set, but the token is"),
+            ("METRICS_EMF", "yes", "true and false are allowed"),
             ("API_TOKEN", "short", "16 to 1024 visible ASCII characters"),
             ("API_TOKEN_FILE", "/not/there", "cannot be read"),
             ("FILTER_CRITERIA", "{}", "is not supported by this version"),

@@ -212,6 +212,13 @@ pub const SETTINGS: &[Setting] = &[
         "Where consumers have their progress kept, behind the token; reachable for them and nobody else.",
     ),
     setting(
+        "METRICS_EMF",
+        "BOOLEAN",
+        "false",
+        CONSUMER,
+        "Whether a line a minute on stdout carries metrics to CloudWatch (embedded metric format): true or false.",
+    ),
+    setting(
         "LOG_FORMAT",
         "FORMAT",
         "",

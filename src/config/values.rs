@@ -120,6 +120,13 @@ impl<'a> Values<'a> {
         })
     }
 
+    /// `true` or `false`.
+    pub fn boolean(&mut self, name: &'static str) -> Option<bool> {
+        self.read(name, |text| {
+            text.parse().map_err(|_| format!("is {text:?}; true and false are allowed"))
+        })
+    }
+
     /// A duration with a unit, within bounds.
     pub fn duration(
         &mut self,

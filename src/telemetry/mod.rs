@@ -2,6 +2,7 @@
 //!
 //! Owns names and forms; the numbers are put in by the rooms that know them.
 
+pub mod emf;
 pub mod http;
 pub mod logging;
 pub mod metrics;

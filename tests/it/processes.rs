@@ -304,6 +304,26 @@ fn put_big(simulator: &Simulator, items: usize, rounds: u64, bytes: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_for_cloudwatch_are_lines_on_stdout() {
+    let stage = Stage::new("processes-emf", 1).await;
+    let endpoint = Endpoint::start().await;
+    endpoint.script([Answer::Status(500)]);
+    let variables = [("HANDLER", endpoint.url.as_str()), ("METRICS_EMF", "true")];
+    let consumer = stage.consumer(&variables).await;
+    put_rounds(&stage.simulator, 10, 0..1);
+    endpoint.until_distinct(10).await;
+    let ended = consumer.stop().await;
+    let [line] = &ended.stdout[..] else { panic!("one for the time since: {:#?}", ended.stdout) };
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["Consumer"], &line["Table"]), (&json!("streamgate"), &json!("people")));
+    let counts = ["PolledEventCount", "InvokedEventCount", "FailedInvokeEventCount", "Gaps"];
+    let counts = counts.map(|name| line[name].as_u64().unwrap());
+    let [polled, invoked, failed, gaps] = counts;
+    assert_eq!((polled, gaps, invoked - failed), (10, 0, 10), "{line}");
+    assert!(failed > 0, "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_way_a_handler_fails_is_counted_and_tried_again_in_order() {
     let stage = Stage::new("failures", 1).await;
     let endpoint = Endpoint::start().await;
