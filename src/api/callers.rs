@@ -7,7 +7,7 @@
 
 use crate::progress::WorkerId;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 const MAX_WORKERS: usize = 4096;
 /// How long a stop waits to hear who is stopping too.
 const SETTLING: Duration = Duration::from_secs(2);
-/// A worker is gone when it has been silent for this many of its own intervals.
+/// A worker that drains is gone when it has been silent for this many of its intervals.
 const SILENT_INTERVALS: u32 = 2;
-/// Before its interval is known, and at least.
+/// And for this long at least: a beat may be lost.
 const SILENCE: Duration = Duration::from_secs(4);
 
 /// The workers of one api.
@@ -27,39 +27,48 @@ pub(super) struct Callers(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    workers: Mutex<HashMap<WorkerId, Worker>>,
+    known: Mutex<Known>,
     changed: Notify,
 }
 
+#[derive(Default)]
+struct Known {
+    workers: HashMap<WorkerId, Worker>,
+    /// Somebody has called: that nobody is there is known, and not just not yet heard.
+    has_heard: bool,
+}
+
 struct Worker {
-    beat: Instant,
-    interval: Duration,
+    /// When it last called.
+    heard: Instant,
+    /// Between its beats, once it has sent two.
+    interval: Option<Duration>,
+    last_beat: Option<Instant>,
     drains: bool,
 }
 
 impl Worker {
     fn new(now: Instant) -> Self {
-        Self { beat: now, interval: Duration::ZERO, drains: false }
+        Self { heard: now, interval: None, last_beat: None, drains: false }
     }
 
-    fn silent_at(&self) -> Instant {
-        self.beat + SILENCE.max(self.interval * SILENT_INTERVALS)
-    }
-
-    /// Until when a stop that began then waits for it.
-    fn awaited_until(&self, stop: Instant) -> Instant {
-        let silent = self.silent_at();
-        if self.drains { silent } else { silent.min(stop + SETTLING) }
+    /// Until when a stop that began then waits for it; `None` for as long as may be.
+    fn awaited_until(&self, stop: Instant) -> Option<Instant> {
+        if !self.drains {
+            return Some(stop + SETTLING);
+        }
+        let silence = self.interval? * SILENT_INTERVALS;
+        Some(self.heard + silence.max(SILENCE))
     }
 }
 
 impl Callers {
     /// A worker beats.
     pub fn beats(&self, worker: &WorkerId) {
-        let now = Instant::now();
         self.change(worker, |worker| {
-            worker.interval = now - worker.beat;
-            worker.beat = now;
+            let now = Instant::now();
+            worker.interval = worker.last_beat.map(|last| now - last);
+            worker.last_beat = Some(now);
         });
     }
 
@@ -70,18 +79,26 @@ impl Callers {
 
     /// A worker takes its leave.
     pub fn retires(&self, worker: &WorkerId) {
-        self.lock().remove(worker);
+        let mut known = self.lock();
+        known.workers.remove(worker);
+        known.has_heard = true;
         self.0.changed.notify_one();
     }
 
-    /// Resolves once every worker has taken its leave, fallen silent, or kept to itself
-    /// that it is stopping.
+    /// Resolves once every worker that drains has taken its leave or fallen silent, and
+    /// there was time to hear of those that drain.
     pub async fn gone(&self) {
         let stop = Instant::now();
         loop {
             let changed = self.0.changed.notified();
-            let until = self.lock().values().map(|worker| worker.awaited_until(stop)).max();
-            let Some(until) = until.filter(|until| *until > Instant::now()) else { return };
+            // A worker that may be silent for long is waited for to the end.
+            let Some(until) = self.awaited_until(stop) else {
+                changed.await;
+                continue;
+            };
+            if until <= Instant::now() {
+                return;
+            }
             tokio::select! {
                 () = changed => {}
                 () = tokio::time::sleep_until(until) => {}
@@ -89,20 +106,32 @@ impl Callers {
         }
     }
 
+    fn awaited_until(&self, stop: Instant) -> Option<Instant> {
+        let known = self.lock();
+        let nobody = if known.has_heard { stop } else { stop + SETTLING };
+        known.workers.values().try_fold(nobody, |until, worker| {
+            worker.awaited_until(stop).map(|other| until.max(other))
+        })
+    }
+
     fn change(&self, worker: &WorkerId, change: impl FnOnce(&mut Worker)) {
-        let (mut workers, now) = (self.lock(), Instant::now());
+        let (mut known, now) = (self.lock(), Instant::now());
+        known.has_heard = true;
+        let workers = &mut known.workers;
         if workers.len() >= MAX_WORKERS && !workers.contains_key(worker) {
-            workers.retain(|_, worker| worker.silent_at() > now);
-            if workers.len() >= MAX_WORKERS {
-                return;
-            }
+            let oldest = workers.iter().min_by_key(|(_, worker)| worker.heard);
+            let oldest = oldest.map(|(id, _)| id.clone()).expect("there are many");
+            workers.remove(&oldest);
         }
-        change(workers.entry(worker.clone()).or_insert_with(|| Worker::new(now)));
+        let worker = workers.entry(worker.clone()).or_insert_with(|| Worker::new(now));
+        change(worker);
+        worker.heard = now;
+        drop(known);
         self.0.changed.notify_one();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<WorkerId, Worker>> {
-        self.0.workers.lock().expect("no panic while held")
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().expect("no panic while held")
     }
 }
 
@@ -122,36 +151,53 @@ mod tests {
         tokio::join!(gone, meanwhile).0
     }
 
+    async fn beat(callers: &Callers, worker: &WorkerId, times: u32, interval: Duration) {
+        for _ in 0..times {
+            callers.beats(worker);
+            tokio::time::sleep(interval).await;
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stop_waits_for_workers_that_stop_too_and_for_nobody_else() {
         let (a, b) = (WorkerId::from("a"), WorkerId::from("b"));
         let callers = Callers::default();
-        assert_eq!(waited(&callers, async {}).await, Duration::ZERO, "nobody has called");
-
-        callers.beats(&a);
-        callers.beats(&b);
-        let goes_on = async {
-            for _ in 0..9 {
-                tokio::time::sleep(SECOND).await;
-                callers.beats(&a);
-            }
-        };
-        assert_eq!(waited(&callers, goes_on).await, 2 * SECOND);
-
-        callers.beats(&a);
-        let drains = async {
+        // They may be there, and have had nothing to say since the api was started.
+        assert_eq!(waited(&callers, async {}).await, 2 * SECOND);
+        let late = async {
             tokio::time::sleep(SECOND).await;
             callers.drains(&a);
-            for _ in 0..20 {
-                tokio::time::sleep(SECOND).await;
-                callers.beats(&a);
-            }
+            tokio::time::sleep(10 * SECOND).await;
             callers.retires(&a);
         };
-        assert_eq!(waited(&callers, drains).await, 21 * SECOND);
+        assert_eq!(waited(&callers, late).await, 11 * SECOND);
+        assert_eq!(waited(&callers, async {}).await, Duration::ZERO, "the last has left");
 
-        callers.beats(&a);
-        callers.drains(&a);
-        assert_eq!(waited(&callers, async {}).await, 4 * SECOND, "it fell silent");
+        beat(&callers, &b, 3, SECOND).await;
+        assert_eq!(waited(&callers, beat(&callers, &b, 9, SECOND)).await, 2 * SECOND);
+
+        let drains = async {
+            callers.drains(&b);
+            beat(&callers, &b, 20, SECOND).await;
+            callers.retires(&b);
+        };
+        assert_eq!(waited(&callers, drains).await, 20 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_drains_is_waited_for_while_it_may_be_alive() {
+        let worker = WorkerId::from("a");
+        let callers = Callers::default();
+        // It beats every twenty seconds, and has not beaten twice.
+        callers.beats(&worker);
+        tokio::time::sleep(8 * SECOND).await;
+        let drains = async {
+            callers.drains(&worker);
+            tokio::time::sleep(12 * SECOND).await;
+            callers.beats(&worker);
+            tokio::time::sleep(5 * SECOND).await;
+        };
+        // Its interval is known now, and two of them without a word are enough.
+        assert_eq!(waited(&callers, drains).await, (12 + 40) * SECOND);
     }
 }

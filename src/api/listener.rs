@@ -2,18 +2,22 @@
 //!
 //! Owns the bounds that keep memory bounded whoever connects. Knows no route.
 
-use super::places::{Place, Places};
+use super::places::{InFlight, Place, Places};
 use crate::progress::problem::{PROBLEM_JSON, Problem, ProblemCode};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, header};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -29,6 +33,8 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection's buffer; also the bound of a request's head.
 const BUFFER_BYTES: usize = 16 << 10;
+/// For the last bytes of an answer when the listener closes.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// The pause after a connection could not be accepted (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -62,8 +68,8 @@ pub(super) async fn serve(
         match accepted {
             Ok((stream, _)) => match places.take() {
                 Some(place) => {
-                    let (router, draining) = (router.clone(), closing.draining.clone());
-                    connections.spawn(connection(stream, router, place, draining));
+                    let serving = connection(stream, router.clone(), place, closing.clone());
+                    connections.spawn(serving);
                 }
                 None => {
                     let Some(place) = refusals.take() else { continue };
@@ -81,20 +87,23 @@ pub(super) async fn serve(
     tokio::time::timeout(grace, ended).await.is_ok()
 }
 
-async fn connection(stream: TcpStream, router: Router, place: Place, draining: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    place: Place,
+    Closing { draining, closed }: Closing,
+) {
     // Small answers must not wait for the reader's acknowledgements.
     let _ = stream.set_nodelay(true);
     let place = Arc::new(place);
-    let leave = place.leave().clone();
     let router = TowerToHyperService::new(router);
+    let here = Arc::clone(&place);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let in_flight = place.request();
-        request.extensions_mut().insert(Arc::clone(&place));
+        let in_flight = here.request();
+        request.extensions_mut().insert(Arc::clone(&here));
         let answering = router.call(request);
         async move {
-            let answer = answering.await;
-            drop(in_flight);
-            answer
+            answering.await.map(|answer| answer.map(|body| Answer { body, _in_flight: in_flight }))
         }
     });
     // It may ask once. To be told to shut down before it did would close it unasked.
@@ -109,12 +118,47 @@ async fn connection(stream: TcpStream, router: Router, place: Place, draining: C
     // Broken connections are the client's business.
     tokio::select! {
         _ = serving.as_mut() => return,
-        () = leave.cancelled() => return,
+        () = place.leave().cancelled() => return,
         () = draining.cancelled(), if !is_late => serving.as_mut().graceful_shutdown(),
+        () = closed.cancelled() => {}
     }
     tokio::select! {
-        _ = serving => {}
-        () = leave.cancelled() => {}
+        _ = serving.as_mut() => return,
+        () = place.leave().cancelled() => return,
+        () = closed.cancelled() => {}
+    }
+    if place.is_answered() {
+        let _ = serving.await;
+    } else {
+        // It has asked for nothing, or not to the end, and is owed nothing but what may
+        // still be on its way out.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, serving).await;
+    }
+}
+
+/// An answer's body. Its request is in flight until the last of it has been sent.
+struct Answer {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -122,7 +166,7 @@ async fn connection(stream: TcpStream, router: Router, place: Place, draining: C
 async fn refuse(stream: TcpStream, place: Place) {
     let answer = || {
         let detail = format!(
-            "all {MAX_CONNECTIONS} connections of this listener are taken by callers with the token"
+            "all {MAX_CONNECTIONS} connections of this listener are taken by callers that are being served"
         );
         let problem = Problem::new(ProblemCode::Unavailable, detail);
         Response::builder()

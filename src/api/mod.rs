@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 /// opened again for the same two, and holds nothing that is lost when it is dropped.
 pub type Stores = Arc<dyn Fn(&str, &str) -> Arc<dyn Progress> + Send + Sync>;
 
-/// The part of a stop's time that is left for what is in flight when the listeners close.
-const LAST_WORDS: f64 = 0.2;
+/// For what is in flight when the listeners close; what a call may take is bounded.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the api works on.
 #[derive(Clone, Debug)]
@@ -68,8 +68,8 @@ impl Api {
     }
 
     /// Serves both listeners until `stop`, then on until the workers that beat through
-    /// this api have taken their leave or fallen silent, and at the end what is in flight;
-    /// for at most `grace` in all. Gives whether all of it was finished.
+    /// this api and are stopping too have taken their leave, for at most `grace`, and at the
+    /// end what is in flight. Gives whether all of it was finished.
     pub async fn serve(
         self,
         public: TcpListener,
@@ -84,16 +84,16 @@ impl Api {
         let table = stores("readiness", "-");
         let open = Public::new(table, Arc::clone(&metrics), stop.clone()).router().merge(routes);
         let behind_token = Private::new(settings, stores, metrics, callers.clone()).router();
-        let last_words = grace.mul_f64(LAST_WORDS);
         let drained = async {
             stop.cancelled().await;
-            let _ = tokio::time::timeout(grace - last_words, callers.gone()).await;
+            // Theirs may be as long: who stops at the same time is waited for to the end.
+            let _ = tokio::time::timeout(grace, callers.gone()).await;
             closing.closed.cancel();
         };
         let ((), public, private) = tokio::join!(
             drained,
-            listener::serve(public, open, &closing, last_words),
-            listener::serve(private, behind_token, &closing, last_words),
+            listener::serve(public, open, &closing, LAST_WORDS),
+            listener::serve(private, behind_token, &closing, LAST_WORDS),
         );
         public && private
     }

@@ -79,6 +79,12 @@ impl Place {
         &self.leave
     }
 
+    /// Whether a request of it is being answered.
+    pub fn is_answered(&self) -> bool {
+        let taken = self.places.lock();
+        taken.by_id.get(&self.id).is_some_and(|connection| connection.requests > 0)
+    }
+
     /// Its caller has shown the token.
     pub fn known(&self) {
         self.change(|connection| connection.known = true);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 /// How long an answer of the table holds.
 const FRESH: Duration = Duration::from_secs(5);
@@ -59,6 +60,12 @@ impl Public {
         let answer = answer.unwrap_or_else(|_| {
             Err(ProgressError::Unavailable("the table does not answer in time".to_owned()))
         });
+        let was_well = last.as_ref().is_none_or(|(_, answer)| answer.is_ok());
+        match &answer {
+            Err(error) if was_well => warn!(%error, "the table cannot be used"),
+            Ok(()) if !was_well => info!("the table can be used again"),
+            _ => {}
+        }
         *last = Some((Instant::now(), answer.clone()));
         answer
     }
@@ -70,13 +77,29 @@ async fn ready(State(public): State<Arc<Public>>) -> impl IntoResponse {
     } else {
         match public.table().await {
             Ok(()) => json!({}),
-            Err(error) => json!({ "table": error.to_string() }),
+            Err(error) => json!({ "table": in_public(&error) }),
         }
     };
     // The same form as the consumer's.
     let is_ready = troubles == json!({});
     let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": is_ready, "troubles": troubles })))
+}
+
+/// What strangers may read: AWS' own words name accounts, roles and tables.
+fn in_public(error: &ProgressError) -> String {
+    match error {
+        ProgressError::AccessDenied { action, .. } => {
+            format!("AWS refused {action}; the log has its words")
+        }
+        ProgressError::Credentials(_) => {
+            "AWS did not accept the credentials; the log has its words".to_owned()
+        }
+        ProgressError::Unavailable(_) => "the table does not answer; the log says more".to_owned(),
+        ProgressError::Unsuitable(_) | ProgressError::LeaseLost { .. } => {
+            "the table cannot hold progress; the log says why".to_owned()
+        }
+    }
 }
 
 async fn metrics(State(public): State<Arc<Public>>) -> impl IntoResponse {

@@ -156,7 +156,7 @@ async fn a_table_out_of_reach_is_unavailable_and_the_api_not_ready() {
     };
     assert_eq!(get("/healthz").await.0, 200);
     let (code, body) = get("/readyz").await;
-    assert!(code == 503 && body.contains("out of reach"), "{body}");
+    assert!(code == 503 && body.contains("the table does not answer"), "{body}");
     let beat = json!({"worker": "w1", "beat": 1}).to_string();
     problem(post(&api, &path("heartbeat"), beat), 503, "unavailable").await;
     let progress = api.client("streamgate", LABEL);

@@ -1,12 +1,19 @@
 //! The api's listeners while far more connect than there are places.
 
-use crate::support::api::TOKEN;
+use crate::support::api::{RunningApi, TOKEN};
 use crate::support::free_port;
 use crate::support::process::{Process, within};
 use crate::support::stage::Stage;
+use axum::body::{Body, Bytes};
 use reqwest::Url;
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use streamgate::progress::{ApiToken, ClientProgress, ClientSettings, Progress, WorkerId};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use streamgate::api::Stores;
+use streamgate::progress::{
+    ApiToken, ClientProgress, ClientSettings, MemoryProgress, Progress, WorkerId,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -126,4 +133,67 @@ async fn more_callers_with_the_token_than_places_are_told_so() {
     assert_eq!(keeper.get("/healthz").await.0, 200);
     drop(callers);
     keeper.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_goes_on_is_not_cut_off_for_newcomers() {
+    let (more, chunks) = tokio::sync::mpsc::channel::<Result<Bytes, Infallible>>(1);
+    let chunks = Arc::new(Mutex::new(Some(chunks)));
+    let endless = async move || {
+        let mut chunks = chunks.lock().unwrap().take().expect("asked once");
+        let stream = futures_util::stream::poll_fn(move |context| chunks.poll_recv(context));
+        Body::from_stream(stream)
+    };
+    let routes = axum::Router::new().route("/export", axum::routing::get(endless));
+    let stores: Stores = Arc::new(|_, _| Arc::new(MemoryProgress::new()));
+    let consumers = vec!["streamgate".to_owned()];
+    let api = RunningApi::start_for(consumers, "people", stores, |api| api.routes(routes)).await;
+    let mut export = connect(api.public).await;
+    export.write_all(b"GET /export HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut read_until = async |what: &str| {
+        let mut text = String::new();
+        let reading = async {
+            while !text.contains(what) {
+                let mut chunk = [0; 1024];
+                let count = export.read(&mut chunk).await.expect("it is not cut off");
+                assert!(count > 0, "it is not closed: {text}");
+                text += std::str::from_utf8(&chunk[..count]).unwrap();
+            }
+        };
+        within(what, reading).await;
+    };
+    more.send(Ok("first".into())).await.unwrap();
+    read_until("first").await;
+    let mut crowd = Vec::new();
+    for _ in 0..PLACES + 10 {
+        crowd.push(connect(api.public).await);
+    }
+    // Somebody had to leave: the first of those who say nothing.
+    within("it to be let go", crowd[0].read(&mut [0])).await.ok();
+    more.send(Ok("second".into())).await.unwrap();
+    read_until("second").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_is_clean_whoever_else_is_connected() {
+    let stage = Stage::new("crowd-stop", 1).await;
+    let (mut keeper, private, _) = start(&stage).await;
+    let public = keeper.listening().await;
+    let mut crowd = Vec::new();
+    let mut come = async |to: SocketAddr| {
+        let silent = connect(to).await;
+        let mut half = connect(to).await;
+        half.write_all(b"GET /healthz HTT").await.unwrap();
+        crowd.extend([silent, half]);
+    };
+    come(private).await;
+    come(public).await;
+    keeper.signal("TERM");
+    keeper.until("/readyz", |code, body| code == 503 && body.contains("stopping")).await;
+    come(private).await;
+    come(public).await;
+    let began = Instant::now();
+    let ended = keeper.ended().await;
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.stderr);
+    assert!(began.elapsed() < Duration::from_secs(20), "nobody is waited for");
 }

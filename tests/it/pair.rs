@@ -152,3 +152,28 @@ async fn a_stop_of_both_at_once_repeats_nothing() {
     assert_in_order(&endpoint.got());
     assert_eq!(endpoint.got().len(), 400, "nothing came twice");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_takes_almost_all_of_the_grace_is_not_repeated() {
+    let stage = Stage::new("pair-grace", 1).await;
+    let endpoint = Endpoint::start().await;
+    endpoint.usually(Answer::TakeLater(Duration::from_secs(4)));
+    let private = free_port();
+    let url = format!("http://{private}");
+    // Both have the same, as they have by default.
+    let grace = ("SHUTDOWN_GRACE", "6s");
+    let variables =
+        [("HANDLER", endpoint.url.as_str()), ("API_URL", &url), ("API_TOKEN", TOKEN), grace];
+    let mut keeper = stage.api(private, &[grace]).await;
+    let mut consumer = stage.consumer(&variables).await;
+    put_rounds(&stage.simulator, 5, 0..1);
+    endpoint.until("a batch", |invocations| !invocations.is_empty()).await;
+    keeper.signal("TERM");
+    consumer.signal("TERM");
+    for process in [&mut consumer, &mut keeper] {
+        let ended = process.ended().await;
+        assert_eq!(ended.code, Some(0), "{:#?}", ended.stderr);
+    }
+    let moved = |position: &Position| matches!(position, Position::After(_));
+    assert!(stage.progress().await.iter().all(|shard| moved(&shard.position)));
+}

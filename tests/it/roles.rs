@@ -399,7 +399,6 @@ async fn keys_that_expire_are_renewed_under_the_running_pair() {
         ("STREAM_ARN", stream.as_str()),
         ("API_URL", &url),
         ("HANDLER", &endpoint.url),
-        ("FAILOVER_TIME", "2s"),
         ("POLL_INTERVAL_MIN", "20ms"),
         ("POLL_INTERVAL_MAX", "100ms"),
     ]);
