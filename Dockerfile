@@ -15,11 +15,13 @@ WORKDIR /build
 COPY . .
 # What build_info and the labels say; `git rev-parse HEAD`.
 ARG REVISION=unknown
-# The mounts keep what was fetched and compiled for the next build, outside the image.
+# The mounts keep what was fetched and compiled for the next build, outside the image. What is
+# ours is compiled anew: files of another checkout may be older than what stands there.
 RUN --mount=type=secret,id=ca \
     --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/build/target \
+    --mount=type=cache,target=/build/target,sharing=locked \
     if [ -s /run/secrets/ca ]; then export CARGO_HTTP_CAINFO=/run/secrets/ca; fi && \
+    touch src/lib.rs src/main.rs && \
     STREAMGATE_REVISION="${REVISION}" cargo build --locked --release && \
     cp target/release/streamgate /streamgate
 

@@ -5,7 +5,7 @@
 //! its call, and no resource is `*`: each names one stream, one table, one log group.
 
 use crate::arn::StreamArn;
-use crate::progress::{TABLE_ACTIONS, leading_keys};
+use crate::progress::{TABLE_ACTIONS, leading_keys, leading_keys_of};
 use crate::source::SourceOperation;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -86,25 +86,30 @@ pub fn consumer(
     let actions = SourceOperation::ALL.map(|operation| format!("dynamodb:{}", operation.name()));
     let mut statements = vec![allow("ReadStream", actions, stream.to_string())];
     if let Some(OwnTable { table, consumer }) = table {
-        let (described, items): (Vec<_>, Vec<_>) =
-            TABLE_ACTIONS.into_iter().partition(|action| *action == DESCRIBE_TABLE);
-        let keys = leading_keys(consumer, stream.label());
-        let condition = BTreeMap::from([(
-            "ForAllValues:StringLike",
-            BTreeMap::from([("dynamodb:LeadingKeys", keys.to_vec())]),
-        )]);
-        statements.push(allow("DescribeTable", described, place.table(table)));
-        statements.push(Statement {
-            condition: Some(condition),
-            ..allow("KeepOwnProgress", items, place.table(table))
-        });
+        let keys = leading_keys(consumer, stream.label()).to_vec();
+        statements.extend(keep_progress(place.table(table), keys));
     }
     policy(statements, &place, log_group)
 }
 
-/// The api's: work on one table.
-pub fn api(table: &str, place: &Place, log_group: Option<&str>) -> Policy {
-    policy(vec![allow("KeepProgress", TABLE_ACTIONS, place.table(table))], place, log_group)
+/// The api's: keep the progress of these consumers in one table. The application's own
+/// routes need more.
+pub fn api(table: &str, consumers: &[String], place: &Place, log_group: Option<&str>) -> Policy {
+    let keys = consumers.iter().map(|consumer| leading_keys_of(consumer)).collect();
+    policy(keep_progress(place.table(table), keys).to_vec(), place, log_group)
+}
+
+/// Progress in the items of `table` under `keys`, and no others: the table is the
+/// application's.
+fn keep_progress(table: String, keys: Vec<String>) -> [Statement; 2] {
+    let (described, items): (Vec<_>, Vec<_>) =
+        TABLE_ACTIONS.into_iter().partition(|action| *action == DESCRIBE_TABLE);
+    let condition = BTreeMap::from([(
+        "ForAllValues:StringLike",
+        BTreeMap::from([("dynamodb:LeadingKeys", keys)]),
+    )]);
+    let described = allow("DescribeTable", described, table.clone());
+    [described, Statement { condition: Some(condition), ..allow("KeepProgress", items, table) }]
 }
 
 fn policy(mut statement: Vec<Statement>, place: &Place, log_group: Option<&str>) -> Policy {
@@ -176,10 +181,15 @@ mod tests {
 
     #[test]
     fn the_api_works_on_its_table_and_logs_where_it_is_told() {
-        let all = statements(&api("orders", &Place::of(&stream()), Some("/ecs/api")));
-        assert_eq!(all[0]["Action"], json!(TABLE_ACTIONS));
+        let consumers = ["orders", "audit"].map(str::to_owned);
+        let place = Place::of(&stream());
+        let all = statements(&api("orders", &consumers, &place, Some("/ecs/api")));
+        let asked = [&all[0]["Action"], &all[1]["Action"]].map(|a| a.as_array().unwrap().clone());
+        assert_eq!(json!(asked.concat()), json!(TABLE_ACTIONS));
+        let keys = &all[1]["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"];
+        assert_eq!(keys, &json!(["streamgate#orders#*", "streamgate#audit#*"]));
         let group = "arn:aws-cn:logs:cn-north-1:123456789012:log-group:/ecs/api:log-stream:*";
-        assert_eq!(all[1]["Resource"], group);
-        assert_eq!(all.len(), 2);
+        assert_eq!(all[2]["Resource"], group);
+        assert_eq!(all.len(), 3);
     }
 }

@@ -16,12 +16,18 @@ pub async fn api(config: &ApiConfig, aws: &SdkConfig) -> Vec<Finding> {
     let table = TableProgress::new(aws, config.table_settings("check", "-"));
     let mut found = vec![kept(table.describe().await, "the table can hold the progress")];
     let keys = (config.partition_key.as_str(), config.sort_key.as_str());
-    let probe = TableProbe::new(aws, &config.table, keys, format!("{OWN_PREFIX}check"));
-    let on = format!("table {}", config.table);
-    for action in TABLE_ACTIONS {
-        found.push(needed(action, &on, CONTAINER, probe.ask(action).await));
+    // Of an item that no stream's progress is in.
+    let probe = |consumer: &str| {
+        let partition = format!("{OWN_PREFIX}{consumer}#check");
+        TableProbe::new(aws, &config.table, keys, partition)
+    };
+    for consumer in &config.consumers {
+        let on = format!("the items of consumer {consumer} in table {}", config.table);
+        for action in TABLE_ACTIONS {
+            found.push(needed(action, &on, CONTAINER, probe(consumer).ask(action).await));
+        }
     }
-    match probe.stream().await {
+    match probe("-").stream().await {
         Some(arn) => {
             let stream = StreamProbe::new(aws, arn);
             let on = "the table's stream";

@@ -1,13 +1,31 @@
 //! `streamgate health`: whether the process in this container is live.
+//!
+//! Owns where it is asked. Containers that share a network, as those of one pod do, see
+//! each other's listeners: there it has to be told which one is meant.
 
 use super::ask;
 use super::exit::Exit;
-use clap::ArgMatches;
+use clap::{Arg, ArgMatches};
 use streamgate::config::Command;
 
-/// Quiet when it is. Where `LISTEN` is not set, either container's default will do.
+/// The arguments of `health`.
+pub fn args() -> [Arg; 2] {
+    let container = Arg::new("container")
+        .value_name("CONTAINER")
+        .value_parser(["consumer", "api"])
+        .help("Whose listener to ask, where both share a network and LISTEN is not set");
+    [container, ask::listen_arg()]
+}
+
+/// Quiet when it is. Where nothing says which container this is, either will do.
 pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
-    let addresses = ask::addresses(matches, &[Command::Consumer, Command::Api]);
+    let container = matches.get_one::<String>("container").map(String::as_str);
+    let commands: &[Command] = match container {
+        Some("consumer") => &[Command::Consumer],
+        Some("api") => &[Command::Api],
+        _ => &[Command::Consumer, Command::Api],
+    };
+    let addresses = ask::addresses(matches, commands);
     let mut tried = Vec::new();
     for address in addresses.map_err(Exit::Usage)? {
         match ask::get(address, "/healthz").await {

@@ -78,7 +78,7 @@ fn command() -> Command {
         .subcommand(
             Command::new("health")
                 .about("Exits with 0 when the consumer or api in this container is live")
-                .arg(ask::listen_arg()),
+                .args(health::args()),
         )
         .subcommand(
             Command::new("status")

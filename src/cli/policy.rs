@@ -22,8 +22,8 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("api")
-                .about("Work on the table")
-                .arg(setting("TABLE_NAME"))
+                .about("Keep the progress of its consumers in the table")
+                .args(["TABLE_NAME", "CONSUMER_NAME"].map(setting))
                 .arg(arg("AWS_REGION", "REGION", "Where the table is"))
                 .arg(arg("AWS_ACCOUNT_ID", "ID", "Whose the table is, twelve digits"))
                 .arg(log_group()),

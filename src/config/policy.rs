@@ -2,7 +2,7 @@
 //!
 //! Its secrets and addresses are not among them, so that a policy can be made anywhere.
 
-use super::common::{consumer_name, table_name};
+use super::common::{consumer_name, consumer_names, table_name};
 use super::settings::Command;
 use super::values::{Faults, Values};
 use crate::arn::{StreamArn, partition_of};
@@ -37,6 +37,7 @@ pub fn consumer_policy(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Policy
 pub fn api_policy(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Policy, Faults> {
     let mut values = Values::new(Command::Api, lookup);
     let table = values.required("TABLE_NAME", table_name);
+    let consumers = values.read("CONSUMER_NAME", consumer_names);
     let region = values.get("AWS_REGION");
     if region.is_none() {
         values.fault("AWS_REGION", "is not set; it says where the table is");
@@ -58,7 +59,7 @@ pub fn api_policy(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Policy, Fau
         let region = region?;
         let partition = partition_of(&region).to_owned();
         let place = Place { partition, region, account: account? };
-        Some(policy::api(&table?, &place, log_group.as_deref()))
+        Some(policy::api(&table?, &consumers?, &place, log_group.as_deref()))
     };
     Ok(all().expect("every setting without a fault has a value"))
 }

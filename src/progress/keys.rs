@@ -79,6 +79,12 @@ pub fn leading_keys(consumer: &str, label: &str) -> [String; 2] {
     [control, shards]
 }
 
+/// The partition keys of one consumer, whichever the stream, as a pattern for
+/// `dynamodb:LeadingKeys`.
+pub fn leading_keys_of(consumer: &str) -> String {
+    format!("{OWN_PREFIX}{consumer}#*")
+}
+
 /// FNV-1a's upper half: its lower bits see only the lower bits of each byte.
 fn bucket(shard: &str) -> u64 {
     let hash = shard.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -18,7 +18,7 @@ pub mod wire;
 
 pub use client::{ClientProgress, ClientSettings};
 pub use dynamodb::{ACTIONS as TABLE_ACTIONS, WriteUnitsObserver};
-pub use keys::{OWN_PREFIX, is_own, leading_keys, valid_consumer_name};
+pub use keys::{OWN_PREFIX, is_own, leading_keys, leading_keys_of, valid_consumer_name};
 pub use memory::{MemoryFault, MemoryProgress, MemoryWrites};
 pub use table::{TableProgress, TableSettings};
 pub use token::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
