@@ -3,6 +3,7 @@
 //! Owns the bounds that keep memory bounded whoever connects. Knows no route.
 
 use super::places::{InFlight, Place, Places};
+use super::tls::Tls;
 use crate::progress::problem::{PROBLEM_JSON, Problem, ProblemCode};
 use axum::Router;
 use axum::body::Body;
@@ -19,6 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,8 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection's buffer; also the bound of a request's head.
 const BUFFER_BYTES: usize = 16 << 10;
+/// How every TLS connection begins.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// For the last bytes of an answer when the listener closes.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// The pause after a connection could not be accepted (too many open files).
@@ -52,6 +56,7 @@ pub(super) struct Closing {
 /// it. Gives whether all of them were finished.
 pub(super) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     router: Router,
     closing: &Closing,
     grace: Duration,
@@ -66,16 +71,29 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => match places.take() {
-                Some(place) => {
-                    let serving = connection(stream, router.clone(), place, closing.clone());
-                    connections.spawn(serving);
+            Ok((stream, _)) => {
+                // Small answers must not wait for the reader's acknowledgements.
+                let _ = stream.set_nodelay(true);
+                match places.take() {
+                    Some(place) => {
+                        let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
+                        connections.spawn(async move {
+                            match tls {
+                                None => connection(stream, router, place, closing).await,
+                                Some(tls) => encrypted(stream, &tls, router, place, closing).await,
+                            }
+                        });
+                    }
+                    None => {
+                        let Some(place) = refusals.take() else { continue };
+                        let detail = format!(
+                            "all {MAX_CONNECTIONS} connections of this listener are taken by callers that are being served"
+                        );
+                        let problem = Problem::new(ProblemCode::Unavailable, detail);
+                        connections.spawn(refuse(stream, place, problem));
+                    }
                 }
-                None => {
-                    let Some(place) = refusals.take() else { continue };
-                    connections.spawn(refuse(stream, place));
-                }
-            },
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -87,14 +105,38 @@ pub(super) async fn serve(
     tokio::time::timeout(grace, ended).await.is_ok()
 }
 
+/// A connection that begins with a handshake.
+async fn encrypted(stream: TcpStream, tls: &Tls, router: Router, place: Place, closing: Closing) {
+    let accepting = async {
+        let mut first = [0];
+        stream.peek(&mut first).await.ok()?;
+        if first[0] != TLS_HANDSHAKE {
+            return Some(Err(stream));
+        }
+        tls.acceptor().accept(stream).await.ok().map(Ok)
+    };
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(HEAD_TIMEOUT, accepting) => accepted.ok().flatten(),
+        () = place.leave().cancelled() => return,
+        () = closing.closed.cancelled() => return,
+    };
+    match accepted {
+        // A handshake that failed is the client's business, and it has been told.
+        None => {}
+        Some(Ok(stream)) => connection(stream, router, place, closing).await,
+        Some(Err(plain)) => {
+            let detail = "this listener speaks TLS: API_URL begins with https:// here";
+            refuse(plain, place, Problem::new(ProblemCode::Malformed, detail)).await;
+        }
+    }
+}
+
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
     place: Place,
     Closing { draining, closed }: Closing,
 ) {
-    // Small answers must not wait for the reader's acknowledgements.
-    let _ = stream.set_nodelay(true);
     let place = Arc::new(place);
     let router = TowerToHyperService::new(router);
     let here = Arc::clone(&place);
@@ -162,13 +204,9 @@ impl http_body::Body for Answer {
     }
 }
 
-/// Says that there is no place.
-async fn refuse(stream: TcpStream, place: Place) {
+/// Answers with a problem whatever is asked.
+async fn refuse(stream: TcpStream, place: Place, problem: Problem) {
     let answer = || {
-        let detail = format!(
-            "all {MAX_CONNECTIONS} connections of this listener are taken by callers that are being served"
-        );
-        let problem = Problem::new(ProblemCode::Unavailable, detail);
         Response::builder()
             .status(problem.status)
             .header(header::CONTENT_TYPE, PROBLEM_JSON)

@@ -12,9 +12,11 @@ mod openapi;
 mod places;
 mod private;
 mod public;
+mod tls;
 
 pub use metrics::{ApiMetrics, TABLE_OPERATIONS};
 pub use openapi::document as openapi;
+pub use tls::{Tls, TlsError};
 
 use crate::progress::{ApiToken, Progress};
 use axum::Router;
@@ -51,12 +53,13 @@ pub struct Api {
     stores: Stores,
     metrics: Arc<ApiMetrics>,
     routes: Router,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Api {
     /// An api over `stores`, which all lie in the table of `settings`.
     pub fn new(settings: ApiSettings, stores: Stores, metrics: Arc<ApiMetrics>) -> Self {
-        Self { settings, stores, metrics, routes: Router::new() }
+        Self { settings, stores, metrics, routes: Router::new(), tls: None }
     }
 
     /// Mounts the application's own routes on the public listener. They are not behind
@@ -64,6 +67,14 @@ impl Api {
     #[must_use]
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = routes;
+        self
+    }
+
+    /// Speaks TLS, and nothing else, on the private listener; with `None`, as without this,
+    /// plain HTTP.
+    #[must_use]
+    pub fn tls(mut self, tls: Option<Arc<Tls>>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -77,7 +88,7 @@ impl Api {
         stop: CancellationToken,
         grace: Duration,
     ) -> bool {
-        let Self { settings, stores, metrics, routes } = self;
+        let Self { settings, stores, metrics, routes, tls } = self;
         let callers = Callers::default();
         let closing = Closing { draining: stop.clone(), closed: CancellationToken::new() };
         // Whether the table can be used does not depend on whose progress is asked for.
@@ -92,8 +103,8 @@ impl Api {
         };
         let ((), public, private) = tokio::join!(
             drained,
-            listener::serve(public, open, &closing, LAST_WORDS),
-            listener::serve(private, behind_token, &closing, LAST_WORDS),
+            listener::serve(public, None, open, &closing, LAST_WORDS),
+            listener::serve(private, tls, behind_token, &closing, LAST_WORDS),
         );
         public && private
     }

@@ -38,13 +38,14 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         consumers: config.consumers.clone(),
         token: config.token.clone(),
     };
+    let tls = config.tls.clone();
     let write_units = metrics.write_units_observer();
     let stores: Stores = Arc::new(move |consumer, label| {
         let store = TableProgress::new(&aws, config.table_settings(consumer, label));
         Arc::new(store.observing_write_units(Arc::clone(&write_units)))
     });
     let table = stores("start", "-");
-    let serving = Api::new(settings, stores, metrics).serve(public, private, drain, grace);
+    let serving = Api::new(settings, stores, metrics).tls(tls).serve(public, private, drain, grace);
     tokio::pin!(serving);
     let finished = tokio::select! {
         finished = serving.as_mut() => finished,

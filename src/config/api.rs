@@ -5,9 +5,12 @@ use super::common::{
 };
 use super::settings::Command;
 use super::values::{Faults, Values};
+use crate::api::{Tls, TlsError};
 use crate::progress::{ApiToken, TableSettings};
 use crate::telemetry::logging::LogFormat;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything `streamgate api` needs to know.
@@ -23,6 +26,8 @@ pub struct ApiConfig {
     pub sort_key: String,
     /// `API_TOKEN`, or what `API_TOKEN_FILE` holds.
     pub token: ApiToken,
+    /// `TLS_CERT_FILE` and `TLS_KEY_FILE`, read; none for plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     /// `LISTEN`.
     pub listen: SocketAddr,
     /// `PRIVATE_LISTEN`.
@@ -63,6 +68,7 @@ pub fn api(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ApiConfig, Faults>
     let shutdown_grace = values.duration("SHUTDOWN_GRACE", Duration::from_secs(1), hour);
     let listen = values.read("LISTEN", address);
     let private_listen = values.read("PRIVATE_LISTEN", address);
+    let tls = tls(&mut values);
     let log_format = log_format(&mut values);
     let log_filter = values.read("RUST_LOG", log_filter);
     values.finish()?;
@@ -75,6 +81,7 @@ pub fn api(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ApiConfig, Faults>
             partition_key: partition_key?,
             sort_key: sort_key?,
             token: token?,
+            tls,
             listen: listen?,
             private_listen: private_listen?,
             shutdown_grace: shutdown_grace?,
@@ -83,6 +90,31 @@ pub fn api(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ApiConfig, Faults>
         })
     };
     Ok(all().expect("every setting without a fault has a value"))
+}
+
+/// Both files or neither. They are read here, for a mistake in them is one in the
+/// configuration.
+fn tls(values: &mut Values<'_>) -> Option<Arc<Tls>> {
+    const CERTIFICATE: &str = "TLS_CERT_FILE";
+    const KEY: &str = "TLS_KEY_FILE";
+    let (certificate, key) = match (values.get(CERTIFICATE), values.get(KEY)) {
+        (None, None) => return None,
+        (Some(certificate), Some(key)) => (certificate, key),
+        (certificate, _) => {
+            let (set, unset) =
+                if certificate.is_some() { (CERTIFICATE, KEY) } else { (KEY, CERTIFICATE) };
+            values.fault(unset, format!("is not set, but {set} is; set both, or neither"));
+            return None;
+        }
+    };
+    match Tls::load(Path::new(&certificate), Path::new(&key)) {
+        Ok(tls) => return Some(Arc::new(tls)),
+        Err(TlsError::Certificate(why)) => {
+            values.fault(CERTIFICATE, format!("is {certificate:?}, which {why}"));
+        }
+        Err(TlsError::Key(why)) => values.fault(KEY, format!("is {key:?}, which {why}")),
+    }
+    None
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use crate::progress::{ApiToken, ClientSettings, TableSettings};
 use crate::telemetry::logging::LogFormat;
-use reqwest::Url;
+use reqwest::{Certificate, Url};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +38,8 @@ pub enum HandlerConfig {
 pub struct ApiAddress {
     /// `API_URL`.
     pub url: Url,
+    /// `API_CA_FILE`: who may vouch for it; empty for whom this machine trusts.
+    pub ca: Vec<Certificate>,
     /// `API_TOKEN`, or what `API_TOKEN_FILE` holds.
     pub token: ApiToken,
 }
@@ -83,8 +85,9 @@ impl ConsumerConfig {
 
     /// Where the progress is kept if not in the table directly.
     pub fn client_settings(&self) -> Option<ClientSettings> {
-        self.api.clone().map(|ApiAddress { url, token }| ClientSettings {
+        self.api.clone().map(|ApiAddress { url, ca, token }| ClientSettings {
             url,
+            ca,
             token,
             table: self.table.clone(),
             consumer: self.consumer.clone(),
@@ -194,7 +197,19 @@ fn api_address(values: &mut Values<'_>) -> Option<ApiAddress> {
             "is not set, but the token is; set both, or neither to write the table directly",
         );
     }
-    Some(ApiAddress { url: url?, token: token? })
+    let ca = values.read("API_CA_FILE", |path| {
+        let pem = std::fs::read(path)
+            .map_err(|error| format!("is {path:?}, which cannot be read: {error}"))?;
+        match Certificate::from_pem_bundle(&pem) {
+            Ok(ca) if !ca.is_empty() => Ok(ca),
+            _ => Err(format!("is {path:?}, which has no certificates in it, as PEM has them")),
+        }
+    });
+    let is_plain = url.as_ref().is_some_and(|url| url.scheme() != "https");
+    if ca.is_some() && (is_plain || !is_set) {
+        values.fault("API_CA_FILE", "is set, but API_URL is no https://… that it could vouch for");
+    }
+    Some(ApiAddress { url: url?, ca: ca.unwrap_or_default(), token: token? })
 }
 
 fn handler(text: &str) -> Result<HandlerConfig, String> {

@@ -82,6 +82,13 @@ pub const SETTINGS: &[Setting] = &[
         "The private listener of `streamgate api`, which keeps the progress; without it the consumer writes the table itself.",
     ),
     setting(
+        "API_CA_FILE",
+        "PATH",
+        "",
+        CONSUMER,
+        "With API_URL=https://…: a PEM file of the authorities that may vouch for the api, and no others; without it those this machine trusts.",
+    ),
+    setting(
         "API_TOKEN",
         "TOKEN",
         "",
@@ -211,6 +218,14 @@ pub const SETTINGS: &[Setting] = &[
         API,
         "Where consumers have their progress kept, behind the token; reachable for them and nobody else.",
     ),
+    setting(
+        "TLS_CERT_FILE",
+        "PATH",
+        "",
+        API,
+        "The certificate of the private listener and its chain, PEM; it speaks TLS 1.3 then and nothing else. Seen within seconds when it is replaced.",
+    ),
+    setting("TLS_KEY_FILE", "PATH", "", API, "The key of that certificate, PEM."),
     setting(
         "METRICS_EMF",
         "BOOLEAN",

@@ -19,7 +19,7 @@ use crate::source::ShardId;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::{Certificate, Client, StatusCode, Url, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -38,6 +38,8 @@ const CHECKPOINTS_PER_CALL: usize = 1000;
 pub struct ClientSettings {
     /// `API_URL`
     pub url: Url,
+    /// `API_CA_FILE`: who may vouch for the api; none for whom this machine trusts.
+    pub ca: Vec<Certificate>,
     /// `API_TOKEN`
     pub token: ApiToken,
     /// `TABLE_NAME`, which must be the api's too.
@@ -80,8 +82,12 @@ impl ClientProgress {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .tcp_nodelay(true)
-            .no_proxy()
-            .build()?;
+            .no_proxy();
+        let client = match &settings.ca[..] {
+            [] => client,
+            ca => client.tls_certs_only(ca.iter().cloned()),
+        };
+        let client = client.build()?;
         let mut token =
             HeaderValue::from_str(&settings.token.header()).expect("a token is visible ASCII");
         token.set_sensitive(true);

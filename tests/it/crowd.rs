@@ -54,6 +54,7 @@ async fn start(stage: &Stage) -> (Process, SocketAddr, ClientProgress) {
     let keeper = stage.api(private, &[]).await;
     let settings = ClientSettings {
         url: Url::parse(&format!("http://{private}")).unwrap(),
+        ca: Vec::new(),
         token: ApiToken::new(TOKEN).unwrap(),
         table: stage.table.clone(),
         consumer: "streamgate".to_owned(),

@@ -17,3 +17,4 @@ mod processes;
 mod roles;
 mod support;
 mod table;
+mod tls;

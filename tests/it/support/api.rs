@@ -55,6 +55,7 @@ impl RunningApi {
     pub fn settings(&self, consumer: &str, label: &str) -> ClientSettings {
         ClientSettings {
             url: self.url().parse().expect("an address is a URL"),
+            ca: Vec::new(),
             token: ApiToken::new(TOKEN).expect("long enough"),
             table: self.table.clone(),
             consumer: consumer.to_owned(),
