@@ -98,6 +98,7 @@ impl Consumer {
         metrics: Arc<Metrics>,
         board: Arc<Board>,
     ) -> Self {
+        metrics.handler_timeout.set(settings.handler_timeout.as_secs_f64());
         let deliverer = Deliverer {
             handler,
             timeout: settings.handler_timeout,

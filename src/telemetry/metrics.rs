@@ -143,6 +143,8 @@ metrics! {
     invocations: IntCounterVec("streamgate_invocations_total", &["outcome"]);
     /// How long invocations of the handler took.
     invocation_duration: Histogram("streamgate_invocation_duration_seconds", &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0]);
+    /// What HANDLER_TIMEOUT is: how long one invocation may take.
+    handler_timeout: Gauge("streamgate_handler_timeout_seconds");
     /// Stream records in a batch, at its first attempt.
     batch_records: Histogram("streamgate_batch_records", &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0]);
     /// From the write of a batch's last stream record to its delivery; DynamoDB rounds write times down to the second.
