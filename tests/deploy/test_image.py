@@ -1,0 +1,58 @@
+"""The Dockerfiles, as a linter of them reads them, and what the image promises.
+
+The image itself is built and run by scripts/test-image, where there is an engine.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FILES = ["Dockerfile", "tests/image/Dockerfile"]
+# Words of the linter that do not hold here, with the reason.
+NOT_HERE = {
+    "DL3006": "the bases are arguments, with their tags",
+    "DL3057": "what stands around the pair in a test needs no health check",
+}
+
+
+def findings(text):
+    hadolint = Path(sys.executable).with_name("hadolint")
+    ignored = [part for rule in NOT_HERE for part in ("--ignore", rule)]
+    run = subprocess.run([hadolint, *ignored, "-"], input=text, text=True, capture_output=True)
+    return run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_linter_finds_nothing(root, file):
+    assert findings((root / file).read_text()) == ""
+
+
+def test_the_linter_finds_what_is_wrong(root):
+    """So that its silence above means something."""
+    wrong = (root / "Dockerfile").read_text().replace("WORKDIR /build", "WORKDIR build")
+    assert "DL3000" in findings(wrong)
+
+
+def test_the_image_runs_as_nobody_and_without_a_shell(root):
+    last = (root / "Dockerfile").read_text().split("\nFROM ")[-1]
+    assert re.search(r"^USER 65532:65532$", last, re.M)
+    # Forms that need no shell.
+    assert re.search(r'^ENTRYPOINT \["/streamgate"\]$', last, re.M)
+    assert 'CMD ["/streamgate", "health"]' in last
+    for run in re.findall(r"^RUN .*", last, re.M):
+        assert run.startswith('RUN ["'), run
+
+
+def test_versions_agree(root):
+    """Cargo.toml's is the one; the others follow it."""
+    version = re.search(r'^version = "(.+)"', (root / "Cargo.toml").read_text(), re.M)[1]
+    dockerfile = (root / "Dockerfile").read_text()
+    assert f'org.opencontainers.image.version="{version}"' in dockerfile
+    chart = (root / "helm" / "Chart.yaml").read_text()
+    assert re.search(rf'^appVersion: "?{re.escape(version)}"?$', chart, re.M)
+    rust = re.search(r'^rust-version = "(\d+\.\d+)', (root / "Cargo.toml").read_text(), re.M)[1]
+    built_with = re.search(r"ARG BUILDER=rust:(\d+\.\d+)", dockerfile)[1]
+    assert tuple(map(int, built_with.split("."))) >= tuple(map(int, rust.split(".")))
