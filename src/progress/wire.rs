@@ -1,6 +1,6 @@
 //! The private interface between consumer and api: its calls, paths and bodies.
 //!
-//! Owns them for both sides; how values stand in JSON is [`super::json`]'s. Progress has
+//! Owns them for both sides; how values stand in JSON is `json`'s. Progress has
 //! no meaning here. Invariant: what one side writes the other reads back as the same;
 //! unknown members are passed over, so that either side may be the newer one.
 
