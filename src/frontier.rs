@@ -44,6 +44,13 @@ impl Frontier {
         Ticket(self.front + self.open.len() as u64 - 1)
     }
 
+    /// The piece is finished as far as `mark`. Gives it back where it holds, which is when
+    /// nothing before the piece is open.
+    pub fn partly(&self, ticket: Ticket, mark: Mark) -> Option<Mark> {
+        let is_front = ticket.0 == self.front && self.open.front().is_some_and(|e| !e.finished);
+        is_front.then_some(mark)
+    }
+
     /// The piece is finished. Gives the marks that hold now and did not before, oldest
     /// first; none while earlier work is open.
     pub fn finish(&mut self, ticket: Ticket) -> Vec<Mark> {
@@ -72,6 +79,17 @@ mod tests {
     fn mark(number: usize) -> Mark {
         let position = Position::After(number.to_string().parse().unwrap());
         Mark { position, quiet: false, gap: None }
+    }
+
+    #[test]
+    fn only_the_first_open_piece_moves_the_frontier_before_it_is_finished() {
+        let mut frontier = Frontier::default();
+        let (first, second) = (frontier.begin(mark(10)), frontier.begin(mark(20)));
+        assert_eq!(frontier.partly(second, mark(15)), None);
+        assert_eq!(frontier.partly(first, mark(5)), Some(mark(5)));
+        assert_eq!(frontier.finish(first), [mark(10)]);
+        assert_eq!(frontier.partly(first, mark(5)), None);
+        assert_eq!(frontier.partly(second, mark(15)), Some(mark(15)));
     }
 
     proptest! {

@@ -112,7 +112,7 @@ pub(super) fn handler(config: &ConsumerConfig) -> Result<Arc<dyn Handler>, Exit>
         HandlerConfig::Log => Arc::new(Log::to_stdout()),
         HandlerConfig::Discard => Arc::new(Discard),
         HandlerConfig::Http(url) => Arc::new(
-            HttpHandler::new(url.clone(), &config.consumer)
+            HttpHandler::new(url.clone(), &config.consumer, config.report_batch_item_failures)
                 .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?,
         ),
     })

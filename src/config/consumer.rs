@@ -10,6 +10,7 @@ use crate::batch::BatchSettings;
 use crate::budget::MIN_BUDGET_BYTES;
 use crate::clock;
 use crate::consumer::ConsumerSettings;
+use crate::deliver::RetrySettings;
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use crate::progress::{ApiToken, ClientSettings, TableSettings};
@@ -61,6 +62,8 @@ pub struct ConsumerConfig {
     pub consumer: String,
     /// `HANDLER`.
     pub handler: HandlerConfig,
+    /// `FUNCTION_RESPONSE_TYPES`: whether answers may name the records that failed.
+    pub report_batch_item_failures: bool,
     /// `METRICS_EMF`: whether metrics are written to stdout for CloudWatch.
     pub emf: bool,
     /// `LISTEN`.
@@ -124,6 +127,12 @@ pub fn consumer(
     let sort_key = values.read("TABLE_SORT_KEY", attribute_name);
     let handler = values.read("HANDLER", handler);
     let handler_timeout = values.duration("HANDLER_TIMEOUT", MILLI, 15 * MINUTE);
+    let retries = retries(&mut values);
+    let report_batch_item_failures = values.read("FUNCTION_RESPONSE_TYPES", |text| {
+        (text == "ReportBatchItemFailures")
+            .then_some(())
+            .ok_or_else(|| format!("is {text:?}; ReportBatchItemFailures or nothing is allowed"))
+    });
     let starting_position = starting_position(&mut values, now);
     let batch_size = values.number("BATCH_SIZE", 1, 10_000);
     let window = values.number("MAXIMUM_BATCHING_WINDOW_IN_SECONDS", 0, 300);
@@ -152,6 +161,7 @@ pub fn consumer(
                     window: Duration::from_secs(window?),
                 },
                 handler_timeout: handler_timeout?,
+                retries: retries?,
                 poll_intervals: PollIntervals { min: min?, max: max? },
                 failover_time: failover_time?,
                 checkpoint_interval: checkpoint_interval?,
@@ -165,6 +175,7 @@ pub fn consumer(
             sort_key: sort_key?,
             consumer: consumer?,
             handler: handler?,
+            report_batch_item_failures: report_batch_item_failures.is_some(),
             emf: emf?,
             listen: listen?,
             log_format: log_format?,
@@ -230,6 +241,35 @@ fn handler(text: &str) -> Result<HandlerConfig, String> {
         }
         _ => Err(format!("is {text:?}; log, discard, http://… and https://… are allowed")),
     }
+}
+
+/// Retries, and where what is given up goes: nothing is dropped that was not asked for.
+fn retries(values: &mut Values<'_>) -> Option<RetrySettings> {
+    const RETRIES: &str = "MAXIMUM_RETRY_ATTEMPTS";
+    const AGE: &str = "MAXIMUM_RECORD_AGE_IN_SECONDS";
+    const ON_FAILURE: &str = "ON_FAILURE";
+    let max_retries = values.number_or_never(RETRIES, 0, 10_000);
+    let max_age = values.number_or_never(AGE, 60, 604_800);
+    let bisect = values.boolean("BISECT_BATCH_ON_FUNCTION_ERROR");
+    let limit = [(RETRIES, max_retries), (AGE, max_age)];
+    let limit = limit.into_iter().find(|(_, limit)| limit.is_some_and(|limit| limit.is_some()));
+    let version = env!("CARGO_PKG_VERSION");
+    match (values.text(ON_FAILURE).as_deref(), limit) {
+        (Some("none"), _) | (None, None) => {}
+        (None, Some((name, _))) => values.fault(
+            ON_FAILURE,
+            format!("is not set, but {name} is, by which records are given up; this version ({version}) keeps no dead letters yet: set ON_FAILURE=none, which drops and counts them, or take {name} out"),
+        ),
+        (Some(other), _) => values.fault(
+            ON_FAILURE,
+            format!("is {other:?}, which is not supported by this version ({version}) yet; none is allowed"),
+        ),
+    }
+    Some(RetrySettings {
+        max_retries: max_retries?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
+        max_age: max_age?.map(Duration::from_secs),
+        bisect: bisect?,
+    })
 }
 
 fn starting_position(values: &mut Values<'_>, now: SystemTime) -> Option<StartingPosition> {
@@ -343,6 +383,13 @@ mod tests {
             ("API_URL", "api:8081", "is not a URL like"),
             ("API_URL", "http://a:b@api/", "is not a URL like"),
             ("API_TOKEN", "0123456789abcdef", "is not set, but the token is"),
+            ("MAXIMUM_RETRY_ATTEMPTS", "10001", "from 0 to 10000"),
+            ("MAXIMUM_RETRY_ATTEMPTS", "3", "set ON_FAILURE=none"),
+            ("MAXIMUM_RECORD_AGE_IN_SECONDS", "59", "from 60 to 604800"),
+            ("MAXIMUM_RECORD_AGE_IN_SECONDS", "3600", "set ON_FAILURE=none"),
+            ("BISECT_BATCH_ON_FUNCTION_ERROR", "1", "true and false are allowed"),
+            ("FUNCTION_RESPONSE_TYPES", "all", "ReportBatchItemFailures or nothing"),
+            ("ON_FAILURE", "api", "is not supported by this version"),
             ("METRICS_EMF", "yes", "true and false are allowed"),
             ("API_TOKEN", "short", "16 to 1024 visible ASCII characters"),
             ("API_TOKEN_FILE", "/not/there", "cannot be read"),

@@ -160,6 +160,41 @@ pub const SETTINGS: &[Setting] = &[
         "How long a batch that is not full waits for more, 0 to 300.",
     ),
     setting(
+        "MAXIMUM_RETRY_ATTEMPTS",
+        "COUNT",
+        "-1",
+        BOTH,
+        "How often a failed batch is tried again before its records are given up, 0 to 10000; -1 for ever. A handler that is not reached costs none.",
+    ),
+    setting(
+        "MAXIMUM_RECORD_AGE_IN_SECONDS",
+        "SECONDS",
+        "-1",
+        BOTH,
+        "Records older than this are given up, tried or not, 60 to 604800; -1 never.",
+    ),
+    setting(
+        "BISECT_BATCH_ON_FUNCTION_ERROR",
+        "BOOLEAN",
+        "false",
+        BOTH,
+        "Whether a failed batch is halved and its halves are tried, which costs no retry: true or false.",
+    ),
+    setting(
+        "FUNCTION_RESPONSE_TYPES",
+        "TYPES",
+        "",
+        BOTH,
+        "ReportBatchItemFailures: an answer may name the records that failed; the first of them and what comes after it comes again.",
+    ),
+    setting(
+        "ON_FAILURE",
+        "WHERE",
+        "",
+        BOTH,
+        "What becomes of records that are given up: `none` drops and counts them. Needed with MAXIMUM_RETRY_ATTEMPTS or MAXIMUM_RECORD_AGE_IN_SECONDS.",
+    ),
+    setting(
         "POLL_INTERVAL_MIN",
         "DURATION",
         "200ms",
@@ -251,14 +286,5 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Names of the design that mean something only once their feature is built. Setting one
 /// is refused, for ignoring it would promise what is not kept.
-pub const NOT_BUILT: &[&str] = &[
-    "HANDLER_SECRET",
-    "PARALLELIZATION_FACTOR",
-    "MAXIMUM_RETRY_ATTEMPTS",
-    "MAXIMUM_RECORD_AGE_IN_SECONDS",
-    "BISECT_BATCH_ON_FUNCTION_ERROR",
-    "FUNCTION_RESPONSE_TYPES",
-    "FILTER_CRITERIA",
-    "TUMBLING_WINDOW_IN_SECONDS",
-    "ON_FAILURE",
-];
+pub const NOT_BUILT: &[&str] =
+    &["HANDLER_SECRET", "PARALLELIZATION_FACTOR", "FILTER_CRITERIA", "TUMBLING_WINDOW_IN_SECONDS"];

@@ -120,6 +120,24 @@ impl<'a> Values<'a> {
         })
     }
 
+    /// A whole number within bounds, or -1, which is `Some(None)`.
+    pub fn number_or_never(
+        &mut self,
+        name: &'static str,
+        min: u64,
+        max: u64,
+    ) -> Option<Option<u64>> {
+        self.read(name, |text| {
+            if text == "-1" {
+                return Ok(None);
+            }
+            let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+            number.map(Some).ok_or_else(|| {
+                format!("is {text:?}; -1, or a whole number from {min} to {max} is allowed")
+            })
+        })
+    }
+
     /// `true` or `false`.
     pub fn boolean(&mut self, name: &'static str) -> Option<bool> {
         self.read(name, |text| {

@@ -20,7 +20,7 @@ use crate::arn::StreamArn;
 use crate::backoff::Backoff;
 use crate::batch::BatchSettings;
 use crate::budget::Budget;
-use crate::deliver::{Deliverer, Handler};
+use crate::deliver::{Deliverer, Handler, RetrySettings};
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use crate::progress::{Lease, LeaseKey, Progress, ProgressError, WorkerId};
@@ -58,6 +58,9 @@ pub struct ConsumerSettings {
     pub batches: BatchSettings,
     /// `HANDLER_TIMEOUT`.
     pub handler_timeout: Duration,
+    /// `MAXIMUM_RETRY_ATTEMPTS`, `MAXIMUM_RECORD_AGE_IN_SECONDS` and
+    /// `BISECT_BATCH_ON_FUNCTION_ERROR`.
+    pub retries: RetrySettings,
     /// `POLL_INTERVAL_MIN` and `POLL_INTERVAL_MAX`.
     pub poll_intervals: PollIntervals,
     /// `FAILOVER_TIME`: the silence after which another worker takes over.
@@ -102,6 +105,7 @@ impl Consumer {
         let deliverer = Deliverer {
             handler,
             timeout: settings.handler_timeout,
+            retries: settings.retries,
             metrics: Arc::clone(&metrics),
             board: Arc::clone(&board),
         };

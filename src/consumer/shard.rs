@@ -8,8 +8,9 @@
 use super::desk::{Desk, Work};
 use crate::batch::{BatchSettings, Batcher};
 use crate::checkpoint::{LeaseLost, ShardCheckpoint};
-use crate::deliver::{Batch, Deliverer, Undelivered};
+use crate::deliver::{Deliverer, Records, Undelivered};
 use crate::frontier::{Frontier, Mark};
+use crate::progress::Position;
 use crate::reader::{Read, Reader};
 use crate::record::{EventEnvelope, Record};
 use crate::source::ShardId;
@@ -109,9 +110,19 @@ impl ShardConsumer {
                 match desk.next(&stop.drain).await {
                     Work::Batch(records, mark) => {
                         show(records.first().and_then(Record::created));
-                        let batch = Batch::new(shard.clone(), records, self.envelope.clone());
                         let ticket = frontier.begin(mark);
-                        match deliverer.deliver(batch, &stop.drain).await {
+                        // What is done of a batch that fails need not come again.
+                        let done = |count: usize| {
+                            let last = &records[count - 1];
+                            let position = Position::After(last.sequence_number());
+                            let mark = Mark { position, quiet: false, gap: None };
+                            if count < records.len() {
+                                reached(frontier.partly(ticket, mark).into_iter().collect());
+                            }
+                        };
+                        let envelope = &self.envelope;
+                        let all = Records { shard: &shard, records: &records, envelope };
+                        match deliverer.deliver(all, &stop.drain, done).await {
                             Ok(()) => reached(frontier.finish(ticket)),
                             Err(Undelivered) => break StopReason::Drained,
                         }

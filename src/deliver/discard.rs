@@ -1,7 +1,7 @@
 //! The handler `discard`: takes every batch and does nothing. For measuring, and for
 //! trying out permissions; the counting is done by the metrics as for any handler.
 
-use super::{Batch, Handler, HandlerError};
+use super::{Batch, Handler, HandlerError, Response};
 use async_trait::async_trait;
 
 /// Takes every batch.
@@ -10,7 +10,7 @@ pub struct Discard;
 
 #[async_trait]
 impl Handler for Discard {
-    async fn handle(&self, _batch: &Batch) -> Result<(), HandlerError> {
-        Ok(())
+    async fn handle(&self, _batch: &Batch<'_>) -> Result<Response, HandlerError> {
+        Ok(Response::taken())
     }
 }

@@ -1,14 +1,15 @@
 //! The handler `http(s)://…`: posts the event, a 2xx answer takes the batch.
 //!
-//! Owns the request and the reading of the answer. Redirects are not followed and
-//! count as failures, as do broken connections and answers that never end.
+//! Owns the request and the reading of the answer; what a partial one means is
+//! [`super::partial`]'s. Redirects are not followed and count as failures, as do broken
+//! connections and answers that never end.
 
-use super::{Batch, Handler, HandlerError};
+use super::{Batch, Handler, HandlerError, Response, partial};
 use crate::causes;
 use crate::record::Event;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, InvalidHeaderValue};
 use reqwest::{Client, Url, redirect};
@@ -17,8 +18,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// The answer's body is read and dropped, up to this: an unread body would cost the
-/// connection, an endless one is not waited for.
+/// The answer's body is read up to this: an unread body would cost the connection, an
+/// endless one is not waited for. A partial one names 10,000 records at most.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -27,6 +28,8 @@ pub struct HttpHandler {
     client: Client,
     url: Url,
     consumer: HeaderValue,
+    /// `FUNCTION_RESPONSE_TYPES=ReportBatchItemFailures`: answers are read.
+    partial: bool,
 }
 
 /// The handler could not be set up; nothing was contacted.
@@ -41,11 +44,12 @@ pub enum HttpHandlerError {
 }
 
 impl HttpHandler {
-    /// Posts to `url`. Proxies of the environment are not used: a handler is a neighbour.
+    /// Posts to `url`; `partial` says that answers may name the records that failed.
+    /// Proxies of the environment are not used: a handler is a neighbour.
     ///
     /// # Errors
     /// When TLS roots cannot be loaded or `consumer` is not a header value.
-    pub fn new(url: Url, consumer: &str) -> Result<Self, HttpHandlerError> {
+    pub fn new(url: Url, consumer: &str, partial: bool) -> Result<Self, HttpHandlerError> {
         let client = Client::builder()
             .user_agent(concat!("streamgate/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
@@ -53,13 +57,13 @@ impl HttpHandler {
             .tcp_nodelay(true)
             .no_proxy()
             .build()?;
-        Ok(Self { client, url, consumer: HeaderValue::from_str(consumer)? })
+        Ok(Self { client, url, consumer: HeaderValue::from_str(consumer)?, partial })
     }
 }
 
 #[async_trait]
 impl Handler for HttpHandler {
-    async fn handle(&self, batch: &Batch) -> Result<(), HandlerError> {
+    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError> {
         let answer = self
             .client
             .post(self.url.clone())
@@ -72,16 +76,17 @@ impl Handler for HttpHandler {
             .await
             .map_err(unreachable)?;
         let status = answer.status();
-        drain(answer).await?;
-        if status.is_success() {
-            return Ok(());
+        let body = body(answer, self.partial && status.is_success()).await?;
+        if !status.is_success() {
+            return Err(HandlerError::failed(format!("the handler answered {status}")));
         }
-        Err(HandlerError::failed(format!("the handler answered {status}")))
+        if self.partial { partial::read(&body) } else { Ok(Response::taken()) }
     }
 }
 
-async fn drain(mut answer: reqwest::Response) -> Result<(), HandlerError> {
-    let mut read = 0;
+/// Reads an answer's body to its end; gives it if it is to be `kept`.
+async fn body(mut answer: reqwest::Response, kept: bool) -> Result<BytesMut, HandlerError> {
+    let (mut body, mut read) = (BytesMut::new(), 0);
     while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
         read += chunk.len();
         if read > MAX_ANSWER_BYTES {
@@ -89,14 +94,23 @@ async fn drain(mut answer: reqwest::Response) -> Result<(), HandlerError> {
                 "the handler's answer is larger than {MAX_ANSWER_BYTES} bytes"
             )));
         }
+        if kept {
+            body.extend_from_slice(&chunk);
+        }
     }
-    Ok(())
+    Ok(body)
 }
 
 fn unreachable(error: reqwest::Error) -> HandlerError {
+    // Without a connection it has not seen the batch; with a broken one it may have.
+    let was_connected = !error.is_connect();
     // The URL may hold a password.
     let message = causes::in_a_line(&error.without_url());
-    HandlerError { outcome: InvocationOutcome::Unreachable, message }
+    if was_connected {
+        HandlerError::new(InvocationOutcome::Unreachable, message)
+    } else {
+        HandlerError::not_invoked(message)
+    }
 }
 
 /// An event's slices as a request body of known length, written without joining them.

@@ -3,7 +3,7 @@
 //! Printing item contents is its job; nothing else of the program does. A batch is
 //! taken when its lines have been written and flushed; lines of two shards never mix.
 
-use super::{Batch, Handler, HandlerError};
+use super::{Batch, Handler, HandlerError, Response};
 use async_trait::async_trait;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Stdout};
 use tokio::sync::Mutex;
@@ -29,7 +29,7 @@ impl<W> Log<W> {
 
 #[async_trait]
 impl<W: AsyncWrite + Unpin + Send + 'static> Handler for Log<W> {
-    async fn handle(&self, batch: &Batch) -> Result<(), HandlerError> {
+    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError> {
         let mut lines = Vec::new();
         for event in batch.record_events() {
             for slice in event.slices() {
@@ -44,6 +44,9 @@ impl<W: AsyncWrite + Unpin + Send + 'static> Handler for Log<W> {
             out.write_all(&lines).await?;
             out.flush().await
         };
-        written.await.map_err(|error| HandlerError::failed(format!("stdout: {error}")))
+        match written.await {
+            Ok(()) => Ok(Response::taken()),
+            Err(error) => Err(HandlerError::failed(format!("stdout: {error}"))),
+        }
     }
 }

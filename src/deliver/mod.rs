@@ -1,57 +1,48 @@
-//! Hands batches to the handler until it takes them.
+//! Hands batches to the handler until every record is taken, or given up by policy.
 //!
-//! Owns the handler trait and the retrying of a failed batch: in order, for ever, with
-//! capped jittered waits. Does not know how a handler is reached. Invariant: a batch is
-//! reported delivered only after the handler took it, and no later batch of the shard
-//! is handed over before.
+//! Owns the handler trait and what it answers. Rooms: `deliverer` makes the invocations,
+//! `plan` decides what is tried next, `partial` reads partial answers, the others are
+//! the ways to the user's code. Invariant: a record is reported done only after the
+//! handler took it or it was given up and counted, and none behind it in its shard is
+//! handed over before.
 
+mod deliverer;
 mod discard;
 mod http;
 mod log;
+mod partial;
+mod plan;
 
+pub use deliverer::{Deliverer, Records, Undelivered};
 pub use discard::Discard;
 pub use http::{HttpHandler, HttpHandlerError};
 pub use log::Log;
+pub use plan::{Reason, RetrySettings};
 
-use crate::backoff::Backoff;
-use crate::clock;
-use crate::record::{Event, EventEnvelope, Record};
+use crate::record::{Event, EventEnvelope, Record, compare};
 use crate::source::ShardId;
-use crate::telemetry::metrics::{InvocationOutcome, Metrics, ShardState};
-use crate::telemetry::status::Board;
+use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
-/// Waits between attempts of a failed batch.
-const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-
-/// Some records of one shard, in order.
-pub struct Batch {
+/// Some records of one shard, in order, as they are handed over.
+pub struct Batch<'a> {
     /// The shard they come from.
     pub shard: ShardId,
-    /// Which attempt this is, from 1.
+    /// Which attempt of these records this is, from 1.
     pub attempt: u32,
-    records: Vec<Record>,
-    envelope: EventEnvelope,
+    records: &'a [Record],
+    envelope: &'a EventEnvelope,
 }
 
-impl Batch {
-    /// A batch at its first attempt. `records` is not empty.
-    pub fn new(shard: ShardId, records: Vec<Record>, envelope: EventEnvelope) -> Self {
-        Self { shard, attempt: 1, records, envelope }
-    }
-
-    /// The records, in the order of the shard.
+impl Batch<'_> {
+    /// The records, in the order of the shard; never none.
     pub fn records(&self) -> &[Record] {
-        &self.records
+        self.records
     }
 
     /// The event a Lambda function would get for this batch.
     pub fn event(&self) -> Event {
-        self.envelope.event(&self.records)
+        self.envelope.event(self.records)
     }
 
     /// Each record as it stands in the event.
@@ -60,7 +51,45 @@ impl Batch {
     }
 }
 
-/// Why a batch was not taken. The whole batch counts as failed.
+/// What a handler says of a batch that it has worked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    failed: Vec<String>,
+}
+
+impl Response {
+    /// All records are done with.
+    pub fn taken() -> Self {
+        Self::default()
+    }
+
+    /// The records of these sequence numbers failed: the first of them and all that come
+    /// after it come again, those before it do not. None at all: all are done with. A
+    /// number that is none of the batch's means that the whole batch failed.
+    pub fn failed(sequence_numbers: Vec<String>) -> Self {
+        Self { failed: sequence_numbers }
+    }
+
+    /// What it means for `batch`.
+    fn judge(self, batch: &Batch<'_>) -> Result<(), HandlerError> {
+        let Some(first) = self.failed.iter().min_by(|a, b| compare(a, b)) else { return Ok(()) };
+        let is_known =
+            |digits: &String| batch.records.iter().any(|r| r.sequence_digits() == digits);
+        let message = match self.failed.iter().find(|digits| !is_known(digits)) {
+            None => format!("the handler answered that {} records failed", self.failed.len()),
+            // Lambda's documents do not say what this means. The reading that loses nothing:
+            Some(_) => {
+                return Err(HandlerError::failed(
+                    "the handler answered that a record failed which is not in the batch, so the whole batch counts as failed",
+                ));
+            }
+        };
+        let error = HandlerError::new(InvocationOutcome::Partial, message);
+        Err(HandlerError { from: Some(first.clone()), ..error })
+    }
+}
+
+/// Why a batch was not taken.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct HandlerError {
@@ -68,112 +97,74 @@ pub struct HandlerError {
     pub outcome: InvocationOutcome,
     /// What happened, without item contents.
     pub message: String,
+    /// Whether the handler may have seen the batch: if not, no retry is used up.
+    invoked: bool,
+    /// The first record that failed, where it is not the whole batch.
+    from: Option<String>,
 }
 
 impl HandlerError {
+    /// The invocation ended so, and the whole batch failed.
+    pub fn new(outcome: InvocationOutcome, message: impl Into<String>) -> Self {
+        Self { outcome, message: message.into(), invoked: true, from: None }
+    }
+
     /// The handler answered that it failed.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { outcome: InvocationOutcome::Error, message: message.into() }
+        Self::new(InvocationOutcome::Error, message)
+    }
+
+    /// There was nobody to hand the batch to.
+    pub fn not_invoked(message: impl Into<String>) -> Self {
+        Self { invoked: false, ..Self::new(InvocationOutcome::Unreachable, message) }
     }
 }
 
 /// The user's code, or the way to it.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Handles one batch. Success means that all its records are done with; an error
-    /// means that the batch comes again. Batches of one shard come one after the other,
-    /// of different shards at the same time. The future is dropped when
-    /// `HANDLER_TIMEOUT` passes.
-    async fn handle(&self, batch: &Batch) -> Result<(), HandlerError>;
+    /// Handles one batch. What the response does not name as failed is done with; an
+    /// error means that the batch comes again, whole or halved, as the settings have it.
+    /// Batches of one shard come one after the other, of different shards at the same
+    /// time. The future is dropped when `HANDLER_TIMEOUT` passes.
+    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError>;
 }
 
-/// What the deliverers of a process share.
-#[derive(Clone)]
-pub struct Deliverer {
-    /// The user's code.
-    pub handler: Arc<dyn Handler>,
-    /// How long one attempt may take.
-    pub timeout: Duration,
-    /// Where invocations are counted.
-    pub metrics: Arc<Metrics>,
-    /// Where a retrying shard is shown.
-    pub board: Arc<Board>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::parse_page;
+    use crate::telemetry::metrics::DROP_REASONS;
+    use bytes::Bytes;
 
-/// The batch was not delivered, for a stop was asked for while it waited for its next
-/// attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Undelivered;
-
-impl Deliverer {
-    /// Hands `batch` over until the handler takes it. When `drain` is cancelled, an
-    /// attempt that has begun is finished and no other is made.
-    pub async fn deliver(
-        &self,
-        mut batch: Batch,
-        drain: &CancellationToken,
-    ) -> Result<(), Undelivered> {
-        self.metrics.batch_records.observe(batch.records.len() as f64);
-        let mut retry = RETRY;
-        loop {
-            let Err(error) = self.attempt(&batch).await else {
-                self.delivered(&batch);
-                return Ok(());
-            };
-            let wait = retry.next(fastrand::f64());
-            if batch.attempt.is_power_of_two() {
-                warn!(
-                    shard = %batch.shard, attempt = batch.attempt, records = batch.records.len(),
-                    first = batch.records[0].sequence_digits(), retry_in_ms = wait.as_millis() as u64,
-                    outcome = error.outcome.label(), %error, "the handler did not take a batch, trying again"
-                );
-            }
-            let attempt = batch.attempt;
-            self.board.shard(&batch.shard, |status| {
-                status.state = ShardState::Retrying;
-                status.failed_attempts = Some(attempt);
-            });
-            tokio::select! {
-                biased;
-                () = drain.cancelled() => return Err(Undelivered),
-                () = tokio::time::sleep(wait) => batch.attempt = batch.attempt.saturating_add(1),
-            }
-        }
+    #[test]
+    fn every_reason_is_a_label_from_the_start() {
+        let mut labels = Reason::ALL.map(Reason::label);
+        labels.sort_unstable();
+        assert_eq!(labels, DROP_REASONS);
     }
 
-    async fn attempt(&self, batch: &Batch) -> Result<(), HandlerError> {
-        let records = batch.records.len() as u64;
-        self.metrics.records_invoked.inc_by(records);
-        let started = Instant::now();
-        let result = match tokio::time::timeout(self.timeout, self.handler.handle(batch)).await {
-            Ok(result) => result,
-            Err(_) => Err(HandlerError {
-                outcome: InvocationOutcome::Timeout,
-                message: format!("no answer within HANDLER_TIMEOUT ({:?})", self.timeout),
-            }),
+    #[test]
+    fn the_lowest_of_the_numbers_counts_and_they_are_compared_as_numbers() {
+        let records = ["9", "10", "11", "100"]
+            .map(|number| format!(r#"{{"dynamodb":{{"SequenceNumber":"{number}"}}}}"#));
+        let page = format!(r#"{{"Records":[{}]}}"#, records.join(","));
+        let records = parse_page(&Bytes::from(page)).unwrap().records;
+        let arn = "arn:aws:dynamodb:eu-west-1:1:table/cats/stream/2026".parse().unwrap();
+        let envelope = EventEnvelope::new(&arn);
+        let shard = ShardId::from("shardId-1");
+        let batch = Batch { shard, attempt: 1, records: &records, envelope: &envelope };
+        let judge = |failed: &[&str]| {
+            let failed = failed.iter().map(|number| (*number).to_owned()).collect();
+            Response::failed(failed).judge(&batch)
         };
-        self.metrics.invocation_duration.observe(started.elapsed().as_secs_f64());
-        let outcome = result.as_ref().err().map_or(InvocationOutcome::Success, |e| e.outcome);
-        self.metrics.invocations.with_label_values(&[outcome.label()]).inc();
-        if result.is_err() {
-            self.metrics.records_failed.inc_by(records);
-        }
-        result
-    }
-
-    fn delivered(&self, batch: &Batch) {
-        self.metrics.records_delivered.inc_by(batch.records.len() as u64);
-        if let Some(created) = batch.records.last().and_then(Record::created)
-            && let Ok(delay) = clock::now().duration_since(created)
-        {
-            self.metrics.delivery_delay.observe(delay.as_secs_f64());
-        }
-        if batch.attempt > 1 {
-            info!(shard = %batch.shard, attempt = batch.attempt, "the handler took the batch");
-            self.board.shard(&batch.shard, |status| {
-                status.state = ShardState::Reading;
-                status.failed_attempts = None;
-            });
+        assert!(judge(&[]).is_ok());
+        let partial = judge(&["100", "11", "100"]).unwrap_err();
+        assert_eq!((partial.from.as_deref(), partial.invoked), (Some("11"), true));
+        assert_eq!(partial.outcome, InvocationOutcome::Partial);
+        for elsewhere in [&["11", "12"][..], &["5"], &["x"]] {
+            let whole = judge(elsewhere).unwrap_err();
+            assert_eq!((whole.from, whole.outcome), (None, InvocationOutcome::Error));
         }
     }
 }

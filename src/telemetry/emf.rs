@@ -5,7 +5,7 @@
 //! are made of it. Counts nothing itself. Invariant: over all lines of a process every
 //! event is counted once, those since the last full minute in a last line at its end.
 
-use super::metrics::Metrics;
+use super::metrics::{DROP_REASONS, Metrics};
 use super::status::Board;
 use crate::clock;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Counters by their name in CloudWatch.
-type Counts = [(&'static str, u64); 4];
+type Counts = [(&'static str, u64); 5];
 
 /// The lines of one consumer.
 pub struct Emf {
@@ -88,10 +88,13 @@ impl Emf {
 }
 
 fn counts(metrics: &Metrics) -> Counts {
+    let dropped = |reason| metrics.records_dropped.with_label_values(&[reason]).get();
+    let dropped = DROP_REASONS.map(dropped).iter().sum();
     [
         ("PolledEventCount", metrics.records_polled.get()),
         ("InvokedEventCount", metrics.records_invoked.get()),
         ("FailedInvokeEventCount", metrics.records_failed.get()),
+        ("DroppedEventCount", dropped),
         ("Gaps", metrics.gaps.get()),
     ]
 }

@@ -24,11 +24,17 @@ pub const AWS_OPERATIONS: [&str; 7] = [
     "DeleteItem",
 ];
 
+/// Why records are dropped: the settings MAXIMUM_RECORD_AGE_IN_SECONDS and
+/// MAXIMUM_RETRY_ATTEMPTS.
+pub const DROP_REASONS: [&str; 2] = ["age", "retries"];
+
 /// How an invocation of the handler ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvocationOutcome {
     /// The batch was handled.
     Success,
+    /// The handler answered that some of its records failed.
+    Partial,
     /// The handler answered that it failed.
     Error,
     /// No answer within `HANDLER_TIMEOUT`.
@@ -39,12 +45,14 @@ pub enum InvocationOutcome {
 
 impl InvocationOutcome {
     /// Every value.
-    pub const ALL: [Self; 4] = [Self::Success, Self::Error, Self::Timeout, Self::Unreachable];
+    pub const ALL: [Self; 5] =
+        [Self::Success, Self::Partial, Self::Error, Self::Timeout, Self::Unreachable];
 
     /// The metric's label value.
     pub fn label(self) -> &'static str {
         match self {
             Self::Success => "success",
+            Self::Partial => "partial",
             Self::Error => "error",
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
@@ -137,6 +145,8 @@ metrics! {
     records_failed: IntCounter("streamgate_records_failed_total");
     /// Stream records the handler took.
     records_delivered: IntCounter("streamgate_records_delivered_total");
+    /// Stream records given up by policy and dropped, as ON_FAILURE=none has it, by why.
+    records_dropped: IntCounterVec("streamgate_records_dropped_total", &["reason"]);
     /// Stretches of a shard that left the stream before they were read: their records are lost to this consumer.
     gaps: IntCounter("streamgate_gaps_total");
     /// Invocations of the handler, by how they ended.
@@ -212,6 +222,9 @@ impl Metrics {
     fn initialise(&self) {
         for outcome in InvocationOutcome::ALL {
             self.invocations.with_label_values(&[outcome.label()]);
+        }
+        for reason in DROP_REASONS {
+            self.records_dropped.with_label_values(&[reason]);
         }
         for state in ShardState::ALL {
             self.shards.with_label_values(&[state.label()]);

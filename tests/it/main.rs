@@ -10,6 +10,7 @@ mod corridor;
 mod crowd;
 mod embedded;
 mod exits;
+mod failures;
 mod openapi;
 mod outages;
 mod pair;

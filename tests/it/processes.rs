@@ -1,6 +1,7 @@
 //! The consumer as people run it: a process, an environment, sockets, signals.
 
 use crate::support::endpoint::{Answer, Endpoint};
+use crate::support::free_port;
 use crate::support::process::{client, value_of};
 use crate::support::rig::{ARN, assert_in_order, deliveries, distinct, put_rounds};
 use crate::support::stage::Stage;
@@ -301,6 +302,68 @@ fn put_big(simulator: &Simulator, items: usize, rounds: u64, bytes: usize) {
             simulator.put(&change);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partial_answer_over_http_brings_the_rest_again_and_a_limit_drops_it() {
+    let stage = Stage::new("processes-partial", 1).await;
+    let endpoint = Endpoint::start().await;
+    put_rounds(&stage.simulator, 10, 0..1);
+    endpoint.script([Answer::FailFrom(4), Answer::FailFrom(3)]);
+    let variables = [
+        ("HANDLER", endpoint.url.as_str()),
+        ("FUNCTION_RESPONSE_TYPES", "ReportBatchItemFailures"),
+        ("MAXIMUM_RETRY_ATTEMPTS", "1"),
+        ("ON_FAILURE", "none"),
+    ];
+    let consumer = stage.consumer(&variables).await;
+    endpoint.until_distinct(10).await;
+    let sizes: Vec<usize> = endpoint.invocations().iter().map(|i| i.records.len()).collect();
+    assert_eq!(sizes, [4, 3, 3], "what was taken of ten, of the six left, of the three left");
+    let attempts: Vec<String> = endpoint
+        .invocations()
+        .iter()
+        .map(|invocation| invocation.header("streamgate-attempt").to_owned())
+        .collect();
+    assert_eq!(attempts, ["1", "2", "3"]);
+    let metric = async |name: &str| consumer.metric(&format!("streamgate_{name}")).await;
+    assert_eq!(metric("invocations_total{outcome=\"partial\"}").await, 2.0);
+    assert_eq!(metric("records_delivered_total").await, 10.0);
+    // A whole failure, twice: its one retry is used up.
+    endpoint.script([Answer::Status(500), Answer::Status(500)]);
+    put_rounds(&stage.simulator, 2, 1..2);
+    consumer
+        .until("/metrics", |_, text| {
+            value_of(text, "streamgate_records_dropped_total{reason=\"retries\"}") == 2.0
+        })
+        .await;
+    put_rounds(&stage.simulator, 2, 2..3);
+    endpoint.until_distinct(12).await;
+    let ended = consumer.stop().await;
+    let dropped: Vec<_> =
+        ended.stderr.iter().filter(|line| line.contains("given up and dropped")).collect();
+    let [line] = &dropped[..] else { panic!("one line for one batch: {dropped:#?}") };
+    assert!(line.contains("\"records\":2") && line.contains("500"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_is_not_there_uses_up_no_retry() {
+    let stage = Stage::new("processes-nobody", 1).await;
+    put_rounds(&stage.simulator, 5, 0..1);
+    let nobody = free_port();
+    let url = format!("http://{nobody}/");
+    let variables =
+        [("HANDLER", url.as_str()), ("MAXIMUM_RETRY_ATTEMPTS", "0"), ("ON_FAILURE", "none")];
+    let consumer = stage.consumer(&variables).await;
+    consumer
+        .until("/metrics", |_, text| {
+            value_of(text, "streamgate_invocations_total{outcome=\"unreachable\"}") >= 3.0
+        })
+        .await;
+    assert_eq!(consumer.metric("streamgate_records_dropped_total{reason=\"retries\"}").await, 0.0);
+    let position = &stage.progress().await[0].position;
+    assert_eq!(*position, Position::TrimHorizon);
+    consumer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,6 +26,8 @@ pub enum Answer {
     Take,
     /// 200, this much later; it counts as taken when it comes.
     TakeLater(Duration),
+    /// 200, and a partial batch response: this record of the batch failed, and so the rest.
+    FailFrom(usize),
     /// This status and a short body.
     Status(u16),
     /// 302 to `/elsewhere`.
@@ -187,6 +189,20 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         Answer::TakeLater(delay) => {
             tokio::time::sleep(delay).await;
             response.body(text(""))
+        }
+        Answer::FailFrom(first) => {
+            let failed = {
+                let mut invocations = shared.invocations.lock().unwrap();
+                let records = &mut invocations[index].records;
+                let failed = records[first].sequence_number.clone();
+                records.truncate(first);
+                invocations[index].taken = true;
+                failed
+            };
+            shared.more.notify_waiters();
+            let body = serde_json::json!({"batchItemFailures": [{"itemIdentifier": failed}]});
+            let body = Full::from(body.to_string()).map_err(|never: Infallible| match never {});
+            response.body(body.boxed())
         }
         Answer::Status(code) => response.status(code).body(text("no")),
         Answer::Redirect => response.status(302).header(LOCATION, "/elsewhere").body(text("")),

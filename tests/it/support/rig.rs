@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use streamgate::arn::StreamArn;
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::{Consumer, ConsumerError, ConsumerSettings};
-use streamgate::deliver::{Batch, Handler, HandlerError};
+use streamgate::deliver::{Batch, Handler, HandlerError, Response, RetrySettings};
 use streamgate::lineage::StartingPosition;
 use streamgate::polling::PollIntervals;
 use streamgate::progress::Progress;
@@ -36,6 +37,7 @@ pub fn settings() -> ConsumerSettings {
         starting_position: StartingPosition::TrimHorizon,
         batches: BatchSettings { size: 100, window: Duration::ZERO },
         handler_timeout: Duration::from_secs(60),
+        retries: RetrySettings::default(),
         poll_intervals: PollIntervals {
             min: Duration::from_millis(200),
             max: Duration::from_secs(1),
@@ -75,6 +77,12 @@ pub struct Recorder {
     stuck: AtomicBool,
     unstick: Notify,
     failures: Mutex<u32>,
+    /// Batches with one of these `n` in them fail.
+    poison: Mutex<BTreeSet<u64>>,
+    /// The answer names the poison.
+    is_partial: AtomicBool,
+    /// The `n` of every record of every invocation.
+    invocations: Mutex<Vec<Vec<u64>>>,
     /// Batches wait here when it is set.
     pub gate: Mutex<Option<Arc<Semaphore>>>,
 }
@@ -92,6 +100,18 @@ impl Recorder {
     /// The next batches fail so many times.
     pub fn fail(&self, times: u32) {
         *self.failures.lock().unwrap() = times;
+    }
+
+    /// Batches with one of these `n` in them fail from now on; `partial` answers say from
+    /// which record on.
+    pub fn poison(&self, poison: impl IntoIterator<Item = u64>, partial: bool) {
+        *self.poison.lock().unwrap() = poison.into_iter().collect();
+        self.is_partial.store(partial, Ordering::SeqCst);
+    }
+
+    /// The `n` of every record of every invocation.
+    pub fn invocations(&self) -> Vec<Vec<u64>> {
+        self.invocations.lock().unwrap().clone()
     }
 
     pub fn stick(&self) {
@@ -164,7 +184,7 @@ pub fn read_event(shard: &str, event: &[u8]) -> Vec<Got> {
 
 #[async_trait]
 impl Handler for Recorder {
-    async fn handle(&self, batch: &Batch) -> Result<(), HandlerError> {
+    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError> {
         let gate = self.gate.lock().unwrap().clone();
         if let Some(gate) = gate {
             gate.acquire().await.expect("never closed").forget();
@@ -185,11 +205,25 @@ impl Handler for Recorder {
                 return Err(HandlerError::failed("told to fail"));
             }
         }
-        let records = read_event(batch.shard.as_str(), &batch.event().to_vec());
+        let mut records = read_event(batch.shard.as_str(), &batch.event().to_vec());
+        let ns = records.iter().filter_map(|record| record.n).collect();
+        self.invocations.lock().unwrap().push(ns);
+        let poison = self.poison.lock().unwrap().clone();
+        let is_poison = |record: &Got| record.n.is_some_and(|n| poison.contains(&n));
+        let mut failed = Vec::new();
+        if let Some(first) = records.iter().position(is_poison) {
+            self.more.notify_waiters();
+            if !self.is_partial.load(Ordering::SeqCst) {
+                return Err(HandlerError::failed("it has poison in it"));
+            }
+            let poisonous = records.iter().filter(|record| is_poison(record));
+            failed = poisonous.map(|record| record.sequence_number.clone()).collect();
+            records.truncate(first);
+        }
         self.batches.lock().unwrap().push(records.len());
         self.got.lock().unwrap().extend(records);
         self.more.notify_waiters();
-        Ok(())
+        Ok(Response::failed(failed))
     }
 }
 

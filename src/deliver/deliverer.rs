@@ -1,0 +1,222 @@
+//! Hands a batch over until every record of it is taken or given up.
+//!
+//! Owns invocations, their time-out, the waits between them and their counting; what is
+//! tried next is [`super::plan`]'s to decide. Invariant: `done` is told of records only
+//! after the handler took them or they were given up and counted, in order and without
+//! holes.
+
+use super::plan::{Failure, Next, Plan, Reason, RetrySettings};
+use super::{Batch, Handler, HandlerError};
+use crate::backoff::Backoff;
+use crate::clock;
+use crate::record::{EventEnvelope, Record};
+use crate::source::ShardId;
+use crate::telemetry::metrics::{InvocationOutcome, Metrics, ShardState};
+use crate::telemetry::status::Board;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Waits between attempts of a failed batch.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+
+/// What the deliverers of a process share.
+#[derive(Clone)]
+pub struct Deliverer {
+    /// The user's code.
+    pub handler: Arc<dyn Handler>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// When a failing batch is given up.
+    pub retries: RetrySettings,
+    /// Where invocations are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where a retrying shard is shown.
+    pub board: Arc<Board>,
+}
+
+/// The batch was not finished, for a stop was asked for while it waited for its next
+/// attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undelivered;
+
+/// Some records of one shard, in order: never none.
+pub struct Records<'a> {
+    /// The shard they come from.
+    pub shard: &'a ShardId,
+    /// In the order of the shard.
+    pub records: &'a [Record],
+    /// What is the same in every record.
+    pub envelope: &'a EventEnvelope,
+}
+
+impl Deliverer {
+    /// Hands `all` over, and again what fails, until all are taken or given up. `done` is
+    /// told how many from the front are. When `drain` is cancelled, an attempt that has
+    /// begun is finished and no other is made.
+    ///
+    /// # Errors
+    /// [`Undelivered`] when some are left.
+    pub async fn deliver(
+        &self,
+        all: Records<'_>,
+        drain: &CancellationToken,
+        mut done: impl FnMut(usize),
+    ) -> Result<(), Undelivered> {
+        let Records { shard, records, envelope } = all;
+        self.metrics.batch_records.observe(records.len() as f64);
+        let mut plan = Plan::new(records.len(), self.retries);
+        let mut retry = RETRY;
+        let mut failed = 0_u32;
+        loop {
+            if failed > 0 && drain.is_cancelled() && plan.current().is_some() {
+                return Err(Undelivered);
+            }
+            if let Some(before) = self.too_old(&plan, records) {
+                let expired = plan.expire(before);
+                done(expired.end);
+                self.give_up(shard, &records[expired], Reason::Age, failed, None);
+                continue;
+            }
+            let Some((piece, attempt)) = plan.current() else { break };
+            let batch =
+                Batch { shard: shard.clone(), attempt, records: &records[piece.clone()], envelope };
+            let error = match self.attempt(&batch).await {
+                Ok(()) => {
+                    plan.taken();
+                    done(piece.end);
+                    self.delivered(&records[piece]);
+                    retry.reset();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            failed = failed.saturating_add(1);
+            let failure = failure(&error, &records[piece.clone()], piece.start);
+            let next = plan.failed(failure);
+            let left = plan.current().map_or(piece.end, |(left, _)| left.start);
+            let taken = if let Next::GivenUp(given_up) = &next { given_up.start } else { left };
+            if taken > piece.start {
+                done(taken);
+                self.delivered(&records[piece.start..taken]);
+                retry.reset();
+            }
+            if let Next::GivenUp(given_up) = next {
+                done(given_up.end);
+                self.give_up(shard, &records[given_up], Reason::Retries, attempt, Some(&error));
+                retry.reset();
+                continue;
+            }
+            let wait = retry.next(fastrand::f64());
+            self.tell(shard, &records[piece], attempt, &error, wait, failed);
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return Err(Undelivered),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        if failed > 0 {
+            info!(%shard, failed, "the batch is through");
+            self.board.shard(shard, |status| {
+                status.state = ShardState::Reading;
+                status.failed_attempts = None;
+            });
+        }
+        Ok(())
+    }
+
+    /// The first record of the current piece that is not too old, if one before it is.
+    fn too_old(&self, plan: &Plan, records: &[Record]) -> Option<usize> {
+        let max_age = self.retries.max_age?;
+        let (piece, _) = plan.current()?;
+        let horizon = clock::now().checked_sub(max_age)?;
+        let is_old = |record: &&Record| record.created().is_some_and(|at| at < horizon);
+        let count = records[piece.clone()].iter().take_while(is_old).count();
+        (count > 0).then_some(piece.start + count)
+    }
+
+    async fn attempt(&self, batch: &Batch<'_>) -> Result<(), HandlerError> {
+        let records = batch.records().len() as u64;
+        self.metrics.records_invoked.inc_by(records);
+        let started = Instant::now();
+        let answer = match tokio::time::timeout(self.timeout, self.handler.handle(batch)).await {
+            Ok(answer) => answer.and_then(|response| response.judge(batch)),
+            Err(_) => Err(HandlerError::new(
+                InvocationOutcome::Timeout,
+                format!("no answer within HANDLER_TIMEOUT ({:?})", self.timeout),
+            )),
+        };
+        self.metrics.invocation_duration.observe(started.elapsed().as_secs_f64());
+        let outcome = answer.as_ref().err().map_or(InvocationOutcome::Success, |e| e.outcome);
+        self.metrics.invocations.with_label_values(&[outcome.label()]).inc();
+        if answer.is_err() {
+            self.metrics.records_failed.inc_by(records);
+        }
+        answer
+    }
+
+    fn delivered(&self, records: &[Record]) {
+        self.metrics.records_delivered.inc_by(records.len() as u64);
+        if let Some(created) = records.last().and_then(Record::created)
+            && let Ok(delay) = clock::now().duration_since(created)
+        {
+            self.metrics.delivery_delay.observe(delay.as_secs_f64());
+        }
+    }
+
+    /// Shows that records failed and come again; a line when their number doubles.
+    fn tell(
+        &self,
+        shard: &ShardId,
+        records: &[Record],
+        attempt: u32,
+        error: &HandlerError,
+        wait: Duration,
+        failed: u32,
+    ) {
+        if failed.is_power_of_two() {
+            warn!(
+                %shard, attempt, records = records.len(), first = records[0].sequence_digits(),
+                retry_in_ms = wait.as_millis() as u64, outcome = error.outcome.label(), %error,
+                "the handler did not take a batch, trying again"
+            );
+        }
+        self.board.shard(shard, |status| {
+            status.state = ShardState::Retrying;
+            status.failed_attempts = Some(failed);
+        });
+    }
+
+    /// Drops records by policy, `ON_FAILURE=none`: counted, and a line for each time.
+    fn give_up(
+        &self,
+        shard: &ShardId,
+        records: &[Record],
+        reason: Reason,
+        attempts: u32,
+        error: Option<&HandlerError>,
+    ) {
+        let dropped = self.metrics.records_dropped.with_label_values(&[reason.label()]);
+        dropped.inc_by(records.len() as u64);
+        let digits = |record: Option<&Record>| record.map(|r| r.sequence_digits().to_owned());
+        warn!(
+            %shard, reason = reason.label(), records = records.len(), attempts,
+            first = digits(records.first()), last = digits(records.last()),
+            error = error.map(tracing::field::display),
+            "records are given up and dropped, as ON_FAILURE=none has it"
+        );
+    }
+}
+
+/// What an error means for the plan: from which record of the batch on.
+fn failure(error: &HandlerError, piece: &[Record], start: usize) -> Failure {
+    match &error.from {
+        _ if !error.invoked => Failure::NotInvoked,
+        None => Failure::Whole,
+        Some(first) => {
+            let found = piece.iter().position(|record| record.sequence_digits() == first);
+            found.map_or(Failure::Whole, |at| Failure::From(start + at))
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Partial batch responses: an answer's body that says which records failed.
+//!
+//! Owns how `{"batchItemFailures":[{"itemIdentifier":"…"}]}` is read, as Lambda reads it.
+//! Invariant: what cannot be understood means that the whole batch failed, for a record
+//! that comes twice is better than one that is lost.
+
+use super::{HandlerError, Response};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The answer; what else it may hold is passed over.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "batchItemFailures", default)]
+    failures: Option<Vec<Value>>,
+}
+
+/// What a body says.
+///
+/// # Errors
+/// When it is no answer of the kind; that is a failure of the batch.
+pub fn read(body: &[u8]) -> Result<Response, HandlerError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Response::taken());
+    }
+    let answer: Option<Answer> = serde_json::from_slice(body).map_err(|error| {
+        HandlerError::failed(format!(
+            "the handler's answer is not a partial batch response: {error}"
+        ))
+    })?;
+    let failures = answer.and_then(|answer| answer.failures).unwrap_or_default();
+    let identifier = |failure: &Value| match failure.get("itemIdentifier") {
+        Some(Value::String(identifier)) if !identifier.is_empty() => Ok(identifier.clone()),
+        _ => Err(HandlerError::failed(
+            "the handler's answer names a failure without itemIdentifier, so the whole batch counts as failed",
+        )),
+    };
+    let failed = failures.iter().map(identifier).collect::<Result<Vec<_>, _>>()?;
+    Ok(Response::failed(failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_answer_is_read_as_lambda_reads_it() {
+        // Complete success.
+        for body in [
+            "",
+            " \n",
+            "null",
+            "{}",
+            r#"{"batchItemFailures":[]}"#,
+            r#"{"batchItemFailures":null}"#,
+            r#"{"statusCode":200}"#,
+        ] {
+            assert_eq!(read(body.as_bytes()).unwrap(), Response::taken(), "{body}");
+        }
+        // Complete failure.
+        for body in [
+            r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#,
+            r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#,
+            r#"{"batchItemFailures":[{"bad_key":"5"}]}"#,
+            r#"{"batchItemFailures":[{"itemIdentifier":"5"},{"itemIdentifier":5}]}"#,
+            r#"{"batchItemFailures":["5"]}"#,
+            r#"{"batchItemFailures":{}}"#,
+            r#""OK""#,
+            "OK",
+            "[",
+        ] {
+            assert!(read(body.as_bytes()).is_err(), "{body}");
+        }
+        let body = r#"{"batchItemFailures":[{"itemIdentifier":"7"},{"itemIdentifier":"5"}],"x":1}"#;
+        let failed = ["7", "5"].map(str::to_owned).to_vec();
+        assert_eq!(read(body.as_bytes()).unwrap(), Response::failed(failed));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_answered_is_read_or_refused(body: Vec<u8>, text in ".{0,200}") {
+            let _ = read(&body);
+            let _ = read(text.as_bytes());
+        }
+    }
+}
