@@ -174,6 +174,51 @@ async fn the_pair_works_under_its_two_roles() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_is_killed_under_its_role_and_everything_arrives_in_order() {
+    let stream = roles::table("roles-kills").await;
+    let [consumers, apis] = roles::policies(&stream).await;
+    let consumers = roles::session("kills-consumer", &consumers).await;
+    let apis = roles::session("kills-api", &apis).await;
+    let endpoint = Endpoint::start().await;
+    let private = free_port();
+    let url = format!("http://{private}");
+    let variables = [
+        ("HANDLER", endpoint.url.as_str()),
+        ("API_URL", &url),
+        ("API_TOKEN", TOKEN),
+        ("FAILOVER_TIME", "2s"),
+        ("BATCH_SIZE", "2"),
+        ("CHECKPOINT_INTERVAL", "100ms"),
+    ];
+    let start = async |private| {
+        let mut keeper = api(&apis, &stream, private).await;
+        keeper.listening().await;
+        keeper
+    };
+    let mut keeper = start(private).await;
+    let mut process = consumer(&consumers, &stream, roles::server(), &variables);
+    for kill in 0..6 {
+        put(&stream, kill * 4..kill * 4 + 4).await;
+        endpoint.until_distinct(12 * kill as usize + 3).await;
+        if kill % 2 == 0 {
+            keeper.kill().await;
+            keeper = start(private).await;
+        } else {
+            process.kill().await;
+            process = consumer(&consumers, &stream, roles::server(), &variables);
+        }
+    }
+    endpoint.until_distinct(72).await;
+    process.listening().await;
+    process.until("/readyz", |code, _| code == 200).await;
+    assert_nothing_denied(&process, "aws_requests_total", &STREAM_CALLS).await;
+    process.stop().await;
+    keeper.stop().await;
+    assert_in_order(&endpoint.got());
+    assert_eq!(deliveries(&endpoint.got()).len(), 72);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_consumer_alone_works_under_its_own_items() {
     let stream = roles::table("roles-alone").await;
     let keys = roles::session("alone", &roles::policy_without_api(&stream).await).await;
