@@ -161,7 +161,7 @@ fn described(call: Call, schemas: &mut SchemaGenerator) -> Described {
             nothing,
         ),
         Call::Checkpoint => (
-            "Writes positions, each shard once; the answer has a result for each, in order: null, or its problem.",
+            "Writes positions; the answer has a result for each, in order: null, or its problem.",
             Some(schema::<CheckpointBody<Vec<Checkpoint>>>(schemas)),
             schema::<CheckpointAnswer>(schemas),
         ),

@@ -27,7 +27,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -275,11 +275,6 @@ async fn respond(private: &Private, route: &Route, body: Body) -> Answer {
         }
         Call::Checkpoint => {
             let CheckpointBody::<Vec<Checkpoint>> { checkpoints } = read(&body)?;
-            let mut shards = HashSet::new();
-            if !checkpoints.iter().all(|checkpoint| shards.insert(&checkpoint.shard)) {
-                let detail = "a shard is named twice in one batch of checkpoints";
-                return Err(Problem::new(ProblemCode::Malformed, detail));
-            }
             let results = store.checkpoint(&checkpoints).await;
             let results = results.into_iter().map(|result| result.err().map(Problem::from));
             answer(&CheckpointAnswer { results: results.collect() })

@@ -9,6 +9,7 @@ use crate::source::{
     AwsSource, IteratorPosition, ShardIterator, Source, SourceError, SourceErrorKind, StreamStatus,
 };
 use aws_config::SdkConfig;
+use reqwest::Url;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -136,14 +137,24 @@ pub(super) fn kept(
 
 /// A connection and no more: an invocation would be a batch.
 async fn handler(config: &ConsumerConfig) -> Vec<Finding> {
-    let HandlerConfig::Http(url) = &config.handler else {
-        return vec![Finding::good("the handler is in this process")];
+    let targets: Vec<&Url> = match &config.handler {
+        HandlerConfig::Http(url) => vec![url],
+        HandlerConfig::Lambda(targets) => targets.iter().collect(),
+        HandlerConfig::Log | HandlerConfig::Discard => {
+            return vec![Finding::good("the handler is in this process")];
+        }
     };
+    futures_util::future::join_all(targets.into_iter().map(accepts)).await
+}
+
+async fn accepts(url: &Url) -> Finding {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let address = (host, url.port_or_known_default().unwrap_or_default());
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-    vec![match connecting {
-        Ok(Ok(_)) => Finding::good("the handler accepts connections"),
+    match connecting {
+        Ok(Ok(_)) => {
+            Finding::good(format!("the handler accepts connections at {host}:{}", address.1))
+        }
         Ok(Err(error)) => Finding::bad(format!(
             "HANDLER: {host}:{} does not accept connections: {error}; does it run there, and does the network let this container reach it?",
             address.1
@@ -152,5 +163,5 @@ async fn handler(config: &ConsumerConfig) -> Vec<Finding> {
             "HANDLER: {host}:{} does not answer within {CONNECT_TIMEOUT:?}; does the network let this container reach it?",
             address.1
         )),
-    }]
+    }
 }

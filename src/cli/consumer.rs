@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use streamgate::aws;
 use streamgate::config::{self, ConsumerConfig, HandlerConfig};
 use streamgate::consumer::Consumer;
-use streamgate::deliver::{Discard, Handler, HttpHandler, Log};
+use streamgate::deliver::{Discard, Handler, HttpHandler, LambdaHandler, Log};
 use streamgate::progress::{ClientProgress, Progress, TableProgress};
 use streamgate::source::AwsSource;
 use streamgate::telemetry::emf::Emf;
@@ -113,6 +113,11 @@ pub(super) fn handler(config: &ConsumerConfig) -> Result<Arc<dyn Handler>, Exit>
         HandlerConfig::Discard => Arc::new(Discard),
         HandlerConfig::Http(url) => Arc::new(
             HttpHandler::new(url.clone(), &config.consumer, config.report_batch_item_failures)
+                .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?
+                .signed(config.handler_secrets.clone()),
+        ),
+        HandlerConfig::Lambda(targets) => Arc::new(
+            LambdaHandler::new(targets, config.report_batch_item_failures)
                 .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?,
         ),
     })

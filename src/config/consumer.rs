@@ -10,7 +10,7 @@ use crate::batch::BatchSettings;
 use crate::budget::MIN_BUDGET_BYTES;
 use crate::clock;
 use crate::consumer::ConsumerSettings;
-use crate::deliver::RetrySettings;
+use crate::deliver::{RetrySettings, Secrets};
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use crate::progress::{ApiToken, ClientSettings, TableSettings};
@@ -32,6 +32,8 @@ pub enum HandlerConfig {
     Discard,
     /// An HTTP server.
     Http(Url),
+    /// Lambda functions behind Runtime Interface Emulators.
+    Lambda(Vec<Url>),
 }
 
 /// Where the api is, and what lets this consumer in.
@@ -62,6 +64,8 @@ pub struct ConsumerConfig {
     pub consumer: String,
     /// `HANDLER`.
     pub handler: HandlerConfig,
+    /// `HANDLER_SECRET`: signs requests to it.
+    pub handler_secrets: Option<Secrets>,
     /// `FUNCTION_RESPONSE_TYPES`: whether answers may name the records that failed.
     pub report_batch_item_failures: bool,
     /// `METRICS_EMF`: whether metrics are written to stdout for CloudWatch.
@@ -127,6 +131,7 @@ pub fn consumer(
     let sort_key = values.read("TABLE_SORT_KEY", attribute_name);
     let handler = values.read("HANDLER", handler);
     let handler_timeout = values.duration("HANDLER_TIMEOUT", MILLI, 15 * MINUTE);
+    let handler_secrets = handler_secrets(&mut values, handler.as_ref());
     let retries = retries(&mut values);
     let report_batch_item_failures = values.read("FUNCTION_RESPONSE_TYPES", |text| {
         (text == "ReportBatchItemFailures")
@@ -175,6 +180,7 @@ pub fn consumer(
             sort_key: sort_key?,
             consumer: consumer?,
             handler: handler?,
+            handler_secrets,
             report_batch_item_failures: report_batch_item_failures.is_some(),
             emf: emf?,
             listen: listen?,
@@ -229,9 +235,19 @@ fn handler(text: &str) -> Result<HandlerConfig, String> {
         "discard" => return Ok(HandlerConfig::Discard),
         _ => {}
     }
-    if text.starts_with("lambda+http:") || text.starts_with("exec:") {
+    if text.starts_with("lambda+http") {
+        let target = |target: &str| {
+            let url = target.trim().strip_prefix("lambda+").and_then(|url| Url::parse(url).ok());
+            url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        };
+        let targets: Option<Vec<_>> = text.split(',').map(target).collect();
+        return targets.map(HandlerConfig::Lambda).ok_or_else(|| {
+            format!("is {text:?}; lambda+http://host:port is allowed, several with commas between")
+        });
+    }
+    if text.starts_with("exec:") {
         return Err(format!(
-            "is {text:?}, which is not supported by this version ({}) yet; log, discard, http://… and https://… are allowed",
+            "is {text:?}, which is not supported by this version ({}) yet; log, discard, http://…, https://… and lambda+http://… are allowed",
             env!("CARGO_PKG_VERSION")
         ));
     }
@@ -239,7 +255,9 @@ fn handler(text: &str) -> Result<HandlerConfig, String> {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             Ok(HandlerConfig::Http(url))
         }
-        _ => Err(format!("is {text:?}; log, discard, http://… and https://… are allowed")),
+        _ => Err(format!(
+            "is {text:?}; log, discard, http://…, https://… and lambda+http://… are allowed"
+        )),
     }
 }
 
@@ -270,6 +288,25 @@ fn retries(values: &mut Values<'_>) -> Option<RetrySettings> {
         max_age: max_age?.map(Duration::from_secs),
         bisect: bisect?,
     })
+}
+
+/// Secrets go with requests that are signed.
+fn handler_secrets(values: &mut Values<'_>, handler: Option<&HandlerConfig>) -> Option<Secrets> {
+    const SECRET: &str = "HANDLER_SECRET";
+    // It is not repeated.
+    let secrets = values.read(SECRET, |text| {
+        Secrets::parse(text).ok_or_else(|| {
+            "has another form; whsec_ and 24 to 64 bytes in base64 are allowed, several with spaces between (echo whsec_$(openssl rand -base64 32) makes one)".to_owned()
+        })
+    });
+    let is_http = handler.is_none_or(|handler| matches!(handler, HandlerConfig::Http(_)));
+    if secrets.is_some() && !is_http {
+        values.fault(
+            SECRET,
+            "is set, but HANDLER is no http://… or https://… whose requests could be signed",
+        );
+    }
+    secrets
 }
 
 fn starting_position(values: &mut Values<'_>, now: SystemTime) -> Option<StartingPosition> {
@@ -390,6 +427,13 @@ mod tests {
             ("BISECT_BATCH_ON_FUNCTION_ERROR", "1", "true and false are allowed"),
             ("FUNCTION_RESPONSE_TYPES", "all", "ReportBatchItemFailures or nothing"),
             ("ON_FAILURE", "api", "is not supported by this version"),
+            ("HANDLER_SECRET", "whsec_c2hvcnQ=", "24 to 64 bytes in base64"),
+            (
+                "HANDLER_SECRET",
+                "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+                "whose requests could be signed",
+            ),
+            ("HANDLER", "lambda+http://a:1,b", "several with commas between"),
             ("METRICS_EMF", "yes", "true and false are allowed"),
             ("API_TOKEN", "short", "16 to 1024 visible ASCII characters"),
             ("API_TOKEN_FILE", "/not/there", "cannot be read"),

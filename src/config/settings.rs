@@ -122,7 +122,7 @@ pub const SETTINGS: &[Setting] = &[
         "WHERE",
         "log",
         BOTH,
-        "Who gets the records: `log` (one a line on stdout), `discard` (counts only), http://… or https://…",
+        "Who gets the records: `log` (one a line on stdout), `discard` (counts only), http://… or https://…, or lambda+http://host:port, a Lambda image with its emulator, several with commas between.",
     ),
     setting(
         "HANDLER_TIMEOUT",
@@ -130,6 +130,13 @@ pub const SETTINGS: &[Setting] = &[
         "60s",
         BOTH,
         "How long one invocation of the handler may take, 1ms to 15m.",
+    ),
+    setting(
+        "HANDLER_SECRET",
+        "SECRETS",
+        "",
+        BOTH,
+        "Signs requests to an http handler (Standard Webhooks): whsec_ and 24 to 64 bytes in base64; while one is replaced, both with a space between.",
     ),
     setting(
         "STARTING_POSITION",
@@ -287,4 +294,4 @@ pub const SETTINGS: &[Setting] = &[
 /// Names of the design that mean something only once their feature is built. Setting one
 /// is refused, for ignoring it would promise what is not kept.
 pub const NOT_BUILT: &[&str] =
-    &["HANDLER_SECRET", "PARALLELIZATION_FACTOR", "FILTER_CRITERIA", "TUMBLING_WINDOW_IN_SECONDS"];
+    &["PARALLELIZATION_FACTOR", "FILTER_CRITERIA", "TUMBLING_WINDOW_IN_SECONDS"];

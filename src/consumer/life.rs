@@ -86,9 +86,10 @@ impl Life {
         }
     }
 
-    /// Makes sure that others see this worker alive, before it takes anything.
+    /// Makes sure that others see this worker alive, before it takes anything. While its
+    /// beats arrive they are enough: one that stands by writes no others.
     pub async fn ensure_shown(&self) -> Result<(), ProgressError> {
-        if self.lock().shown.elapsed() > beat_interval(self.failover) {
+        if self.lock().shown.elapsed() > self.failover / 2 {
             self.beat_once().await?;
         }
         Ok(())
@@ -148,7 +149,7 @@ impl Life {
             }
             warn!(
                 failover_ms = self.failover.as_millis() as u64,
-                "no sign of life could be written for the failover time: stopping the shards, for another worker may take them; reading goes on when the store answers"
+                "no sign of life could be written for the failover time: the shards that this worker reads are stopped, for another may take them; it goes on when the store answers"
             );
             self.lost().cancel();
             while self.lock().shown == shown {
@@ -234,6 +235,26 @@ impl Observer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::MemoryProgress;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_stands_by_beats_no_more_often_than_others() {
+        let store = MemoryProgress::new();
+        let failover = Duration::from_secs(9);
+        let (view, board) = (Arc::new(store.view()), Arc::new(Board::new()));
+        let life = Life::new(view.clone(), "a".into(), failover, board);
+        life.begin().await.unwrap();
+        // A look at the lease comes a little later than the beat that is due then too.
+        for _ in 0..10 {
+            tokio::time::advance(beat_interval(failover) + Duration::from_millis(50)).await;
+            life.ensure_shown().await.unwrap();
+            life.beat_once().await.unwrap();
+        }
+        assert_eq!(view.writes().heartbeats, 11);
+        tokio::time::advance(failover.mul_f64(0.6)).await;
+        life.ensure_shown().await.unwrap();
+        assert_eq!(view.writes().heartbeats, 12, "one that has long been silent beats first");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_is_dead_when_its_beat_stands_still_for_the_failover_time() {

@@ -138,6 +138,7 @@ impl Deliverer {
 
     async fn attempt(&self, batch: &Batch<'_>) -> Result<(), HandlerError> {
         let records = batch.records().len() as u64;
+        let _turn = self.handler.turn().await;
         self.metrics.records_invoked.inc_by(records);
         let started = Instant::now();
         let answer = match tokio::time::timeout(self.timeout, self.handler.handle(batch)).await {

@@ -4,9 +4,10 @@
 //! [`super::partial`]'s. Redirects are not followed and count as failures, as do broken
 //! connections and answers that never end.
 
-use super::{Batch, Handler, HandlerError, Response, partial};
+use super::{Batch, Handler, HandlerError, Response, Secrets, partial};
 use crate::causes;
-use crate::record::Event;
+use crate::clock;
+use crate::record::{Event, Record};
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -30,6 +31,8 @@ pub struct HttpHandler {
     consumer: HeaderValue,
     /// `FUNCTION_RESPONSE_TYPES=ReportBatchItemFailures`: answers are read.
     partial: bool,
+    /// `HANDLER_SECRET`: requests are signed.
+    secrets: Option<Secrets>,
 }
 
 /// The handler could not be set up; nothing was contacted.
@@ -50,28 +53,54 @@ impl HttpHandler {
     /// # Errors
     /// When TLS roots cannot be loaded or `consumer` is not a header value.
     pub fn new(url: Url, consumer: &str, partial: bool) -> Result<Self, HttpHandlerError> {
-        let client = Client::builder()
-            .user_agent(concat!("streamgate/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .no_proxy()
-            .build()?;
-        Ok(Self { client, url, consumer: HeaderValue::from_str(consumer)?, partial })
+        let (client, consumer) = (client()?, HeaderValue::from_str(consumer)?);
+        Ok(Self { client, url, consumer, partial, secrets: None })
     }
+
+    /// Signs requests, where there are secrets.
+    #[must_use]
+    pub fn signed(mut self, secrets: Option<Secrets>) -> Self {
+        self.secrets = secrets;
+        self
+    }
+}
+
+/// A client for handlers.
+pub(super) fn client() -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .user_agent(concat!("streamgate/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .no_proxy()
+        .build()
+}
+
+/// What stays the same when a batch is sent again, in letters that a signature allows.
+fn identity(batch: &Batch<'_>) -> String {
+    let digits = |record: Option<&Record>| record.map_or("", Record::sequence_digits).to_owned();
+    let records = batch.records();
+    format!("{}_{}_{}", batch.shard, digits(records.first()), digits(records.last()))
 }
 
 #[async_trait]
 impl Handler for HttpHandler {
     async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError> {
-        let answer = self
-            .client
-            .post(self.url.clone())
+        let event = batch.event();
+        let mut request = self.client.post(self.url.clone());
+        if let Some(secrets) = &self.secrets {
+            let headers = secrets.sign(identity(batch), clock::now(), &event);
+            request = request
+                .header("webhook-id", headers.id)
+                .header("webhook-timestamp", headers.timestamp)
+                .header("webhook-signature", headers.signature);
+        }
+        let answer = request
             .header(CONTENT_TYPE, "application/json")
             .header("Streamgate-Shard-Id", batch.shard.as_str())
             .header("Streamgate-Attempt", batch.attempt)
             .header("Streamgate-Consumer", self.consumer.clone())
-            .body(reqwest::Body::wrap(EventBody::new(batch.event())))
+            .body(reqwest::Body::wrap(EventBody::new(event)))
             .send()
             .await
             .map_err(unreachable)?;
@@ -85,7 +114,10 @@ impl Handler for HttpHandler {
 }
 
 /// Reads an answer's body to its end; gives it if it is to be `kept`.
-async fn body(mut answer: reqwest::Response, kept: bool) -> Result<BytesMut, HandlerError> {
+pub(super) async fn body(
+    mut answer: reqwest::Response,
+    kept: bool,
+) -> Result<BytesMut, HandlerError> {
     let (mut body, mut read) = (BytesMut::new(), 0);
     while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
         read += chunk.len();
@@ -101,7 +133,7 @@ async fn body(mut answer: reqwest::Response, kept: bool) -> Result<BytesMut, Han
     Ok(body)
 }
 
-fn unreachable(error: reqwest::Error) -> HandlerError {
+pub(super) fn unreachable(error: reqwest::Error) -> HandlerError {
     // Without a connection it has not seen the batch; with a broken one it may have.
     let was_connected = !error.is_connect();
     // The URL may hold a password.
@@ -114,13 +146,13 @@ fn unreachable(error: reqwest::Error) -> HandlerError {
 }
 
 /// An event's slices as a request body of known length, written without joining them.
-struct EventBody {
+pub(super) struct EventBody {
     slices: std::vec::IntoIter<Bytes>,
     left: u64,
 }
 
 impl EventBody {
-    fn new(event: Event) -> Self {
+    pub fn new(event: Event) -> Self {
         Self { left: event.len() as u64, slices: event.into_slices().into_iter() }
     }
 }

@@ -9,20 +9,25 @@
 mod deliverer;
 mod discard;
 mod http;
+mod lambda;
 mod log;
 mod partial;
 mod plan;
+mod signature;
 
 pub use deliverer::{Deliverer, Records, Undelivered};
 pub use discard::Discard;
 pub use http::{HttpHandler, HttpHandlerError};
+pub use lambda::LambdaHandler;
 pub use log::Log;
 pub use plan::{Reason, RetrySettings};
+pub use signature::Secrets;
 
 use crate::record::{Event, EventEnvelope, Record, compare};
 use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Some records of one shard, in order, as they are handed over.
 pub struct Batch<'a> {
@@ -123,6 +128,12 @@ impl HandlerError {
 /// The user's code, or the way to it.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
+    /// Waits until the handler can take an invocation, which is held until it ends. Not
+    /// part of `HANDLER_TIMEOUT`. A handler that takes any number at a time has no turns.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        None
+    }
+
     /// Handles one batch. What the response does not name as failed is done with; an
     /// error means that the batch comes again, whole or halved, as the settings have it.
     /// Batches of one shard come one after the other, of different shards at the same

@@ -101,15 +101,18 @@ pub(super) mod count {
 
     impl<'de> Deserialize<'de> for Count {
         fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            let number = serde_json::Number::deserialize(from)?;
+            // The text itself: serde_json reads long fractions a little off.
+            let text = Box::<serde_json::value::RawValue>::deserialize(from)?;
             let whole = |float: f64| {
                 ((0.0..=MAX as f64).contains(&float) && float.fract() == 0.0)
                     .then_some(float as u64)
             };
-            let count = number.as_u64().or_else(|| number.as_f64().and_then(whole));
-            count.filter(|count| *count <= MAX).map(Self).ok_or_else(|| {
-                serde::de::Error::custom(format!("{number} is not a count, 0 to {MAX}"))
-            })
+            let fraction = || text.get().parse().ok().and_then(whole);
+            let count = text.get().parse().ok().or_else(fraction);
+            count
+                .filter(|count| *count <= MAX)
+                .map(Self)
+                .ok_or_else(|| serde::de::Error::custom(format!("expected a count, 0 to {MAX}")))
         }
     }
 
@@ -215,6 +218,27 @@ mod tests {
             let mut form = form.clone();
             form[member] = bad;
             assert!(serde_json::from_str::<Checkpoint>(&form.to_string()).is_err(), "{form}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_read_exactly_in_every_form_that_json_has() {
+        let read = |count: &str| {
+            let lease = format!(r#"{{"owner":null,"counter":{count}}}"#);
+            serde_json::from_str::<Lease>(&lease).map(|lease| lease.counter).ok()
+        };
+        for (text, count) in [
+            ("0", 0),
+            ("-0.0", 0),
+            ("12.0", 12),
+            ("1e3", 1000),
+            ("2251799813685247.0", 2_251_799_813_685_247),
+            ("9007199254740992", count::MAX),
+        ] {
+            assert_eq!(read(text), Some(count), "{text}");
+        }
+        for bad in ["-1", "0.5", "9007199254740993", "1e400", "\"1\"", "null", "[]", "NaN"] {
+            assert_eq!(read(bad), None, "{bad}");
         }
     }
 }

@@ -261,7 +261,7 @@ pub trait Progress: Send + Sync + 'static {
     /// Writes positions; one result for each, in order. Under a lost lease nothing is
     /// written and the result is [`ProgressError::LeaseLost`]; one that a later
     /// step has overtaken is done already, and does not move the position back. They are written
-    /// concurrently, so a batch names a shard once at most.
+    /// concurrently; of two of a shard the later step counts.
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>>;
 
     /// Removes the item of a shard that has left the stream, under its lease.

@@ -75,9 +75,6 @@ async fn what_cannot_be_read_is_refused_with_a_sentence() {
     for bad in ["", "{", "[]", "{\"worker\":\"w1\"}", "{\"worker\":\"\",\"beat\":1}", "\u{0}"] {
         problem(post(&api, &path("heartbeat"), bad), 400, "malformed").await;
     }
-    let twice = json!({"shard": "s", "lease": {"owner": "w", "counter": 1}, "step": 1, "position": "SHARD_END", "gap": null});
-    let twice = json!({ "checkpoints": [twice, twice] }).to_string();
-    problem(post(&api, &path("checkpoint"), twice), 400, "malformed").await;
     let beat = || json!({"worker": "w1", "beat": 1}).to_string();
     let whose = |consumer, label| format!("/v1/progress/people/{consumer}@{label}/heartbeat");
     problem(post(&api, &whose("no name", "x"), beat()), 422, "wrong_consumer").await;

@@ -48,6 +48,7 @@ macro_rules! conformance {
             consumers_and_labels_do_not_see_each_other,
             of_twenty_takers_one_wins,
             a_batch_answers_in_order,
+            of_two_positions_in_a_batch_the_later_step_counts,
         ]);
     };
     ($store:ident, $open:path, [$($scenario:ident),* $(,)?]) => {
@@ -335,6 +336,17 @@ async fn a_write_that_comes_late_moves_nothing_back(space: &Space) {
     let first = Checkpoint { step: 0, ..checkpoint(1, &next, after("7")) };
     write(&*store, first).await.unwrap();
     assert_eq!(only_shard(&*store).await.position, after("7"));
+}
+
+async fn of_two_positions_in_a_batch_the_later_step_counts(space: &Space) {
+    let store = space.store();
+    let lease = take_new(&*store, 1, "w1").await;
+    let (early, late) = (checkpoint(1, &lease, after("5")), checkpoint(1, &lease, after("6")));
+    for batch in [[early.clone(), late.clone()], [late, early]] {
+        let results = store.checkpoint(&batch).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        assert_eq!(only_shard(&*store).await.position, after("6"));
+    }
 }
 
 async fn a_repeated_write_succeeds(space: &Space) {

@@ -11,6 +11,7 @@ mod crowd;
 mod embedded;
 mod exits;
 mod failures;
+mod lambda;
 mod openapi;
 mod outages;
 mod pair;

@@ -347,6 +347,35 @@ async fn a_partial_answer_over_http_brings_the_rest_again_and_a_limit_drops_it()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signed_requests_are_what_standard_webhooks_expects_and_keep_their_id() {
+    let stage = Stage::new("processes-signed", 1).await;
+    let endpoint = Endpoint::start().await;
+    endpoint.script([Answer::Status(500)]);
+    put_rounds(&stage.simulator, 5, 0..1);
+    let (old, new) =
+        ("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz", "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo=");
+    let both = format!("{new} {old}");
+    let variables = [("HANDLER", endpoint.url.as_str()), ("HANDLER_SECRET", &both)];
+    let consumer = stage.consumer(&variables).await;
+    endpoint.until_distinct(5).await;
+    let ended = consumer.stop().await;
+    assert!(!ended.stderr.join("\n").contains("whsec"), "secrets are in no log");
+    let invocations = endpoint.invocations();
+    assert!(invocations.len() >= 2);
+    for invocation in &invocations {
+        // While one secret is replaced by the other, a handler may know either.
+        for secret in [old, new] {
+            let webhook = standardwebhooks::Webhook::new(secret).unwrap();
+            webhook.verify(&invocation.body, &invocation.headers).expect("it is signed");
+        }
+        let stranger = "whsec_eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4";
+        let webhook = standardwebhooks::Webhook::new(stranger).unwrap();
+        assert!(webhook.verify(&invocation.body, &invocation.headers).is_err());
+    }
+    assert_eq!(invocations[0].header("webhook-id"), invocations[1].header("webhook-id"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_is_not_there_uses_up_no_retry() {
     let stage = Stage::new("processes-nobody", 1).await;
     put_rounds(&stage.simulator, 5, 0..1);

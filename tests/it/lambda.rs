@@ -1,0 +1,110 @@
+//! A real Lambda function, with AWS' runtime client and Powertools, behind a stand-in for the
+//! emulator that its container image brings.
+
+use crate::support::ministack::python;
+use crate::support::process::{value_of, within};
+use crate::support::rig::put_rounds;
+use crate::support::stage::Stage;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// A function and its emulator; they end when this is dropped.
+struct Function {
+    child: Child,
+    url: String,
+    got: PathBuf,
+}
+
+impl Function {
+    /// With a time-out of its own, in seconds.
+    async fn start(name: &str, seconds: &str) -> Self {
+        let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/lambda");
+        let got = std::env::temp_dir().join(format!("streamgate-{name}-{}", std::process::id()));
+        let mut child = Command::new(python())
+            .arg(support.join("emulator.py"))
+            .args([seconds, "function.handle"])
+            .env("GOT", &got)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the venv's python runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let port = within("the emulator's port", lines.next_line()).await.unwrap();
+        let url = format!("lambda+http://127.0.0.1:{}", port.expect("it says its port"));
+        Self { child, url, got }
+    }
+
+    /// What was handled of each item, in the order of the first time.
+    fn handled(&self) -> BTreeMap<String, Vec<u64>> {
+        let text = std::fs::read_to_string(&self.got).unwrap_or_default();
+        let mut handled: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for line in text.lines() {
+            let (item, n) = line.split_once(' ').expect("an item and a number");
+            let (numbers, n) = (handled.entry(item.to_owned()).or_default(), n.parse().unwrap());
+            if !numbers.contains(&n) {
+                numbers.push(n);
+            }
+        }
+        handled
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        // Its standard input closes, and it takes the runtime with it.
+        drop(self.child.stdin.take());
+        let _ = std::fs::remove_file(&self.got);
+        let _ = std::fs::remove_file(self.got.with_extension("slow"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_written_for_lambda_runs_unchanged() {
+    let stage = Stage::new("lambda", 2).await;
+    let function = Function::start("lambda", "2").await;
+    let variables = [
+        ("HANDLER", function.url.as_str()),
+        ("BATCH_SIZE", "4"),
+        ("FUNCTION_RESPONSE_TYPES", "ReportBatchItemFailures"),
+        ("BISECT_BATCH_ON_FUNCTION_ERROR", "true"),
+        ("MAXIMUM_RETRY_ATTEMPTS", "1"),
+        ("ON_FAILURE", "none"),
+    ];
+    put_rounds(&stage.simulator, 4, 0..8);
+    let consumer = stage.consumer(&variables).await;
+    let counts = |text: &str| {
+        let value = |name: &str| value_of(text, &format!("streamgate_{name}")) as u64;
+        (value("records_delivered_total"), value("records_dropped_total{reason=\"retries\"}"))
+    };
+    // The function refuses every third: Powertools names it, and bisecting leaves it alone.
+    consumer.until("/metrics", |_, text| counts(text) == (28, 4)).await;
+    let expected: Vec<u64> = vec![0, 1, 2, 4, 5, 6, 7];
+    let handled = function.handled();
+    assert_eq!(handled.len(), 4);
+    assert!(handled.values().all(|numbers| *numbers == expected), "{handled:?}");
+    let partial = "streamgate_invocations_total{outcome=\"partial\"}";
+    assert!(consumer.metric(partial).await >= 4.0);
+
+    // An error of the function comes with status 200, and so does its time-out.
+    stage.simulator.put_item("item-0", 50);
+    consumer.until("/metrics", |_, text| counts(text) == (28, 5)).await;
+    stage.simulator.put_item("item-0", 60);
+    consumer.until("/metrics", |_, text| counts(text) == (29, 5)).await;
+    assert_eq!(function.handled()["item-0"].last(), Some(&60));
+    let invocations =
+        |outcome: &str| format!("streamgate_invocations_total{{outcome=\"{outcome}\"}}");
+    assert_eq!(consumer.metric(&invocations("timeout")).await, 1.0);
+    // While it was still at it, it was not there for others, which used up no retry.
+    assert!(consumer.metric(&invocations("unreachable")).await >= 1.0);
+    assert_eq!(consumer.metric(&invocations("error")).await, 2.0);
+    let ended = consumer.stop().await;
+    let said = ended.stderr.join("\n");
+    assert!(said.contains("the function failed with RuntimeError"), "{said}");
+    assert!(!said.contains("fifty is too much"), "a function's words may hold items: {said}");
+}
