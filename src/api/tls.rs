@@ -37,8 +37,10 @@ pub struct Tls {
 
 struct Current {
     config: Arc<ServerConfig>,
-    /// When the two files were last changed.
+    /// When its two files were last changed.
     of: [Option<SystemTime>; 2],
+    /// The same of files that could not be used: they are tried again, and told of once.
+    unusable: Option<[Option<SystemTime>; 2]>,
     looked: Instant,
 }
 
@@ -50,7 +52,7 @@ impl Tls {
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let of = changed(certificate, key);
         let config = read(certificate, key)?;
-        let current = Mutex::new(Current { config, of, looked: Instant::now() });
+        let current = Mutex::new(Current { config, of, unusable: None, looked: Instant::now() });
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current })
     }
 
@@ -61,15 +63,18 @@ impl Tls {
             current.looked = Instant::now();
             let of = changed(&self.certificate, &self.key);
             if of != current.of {
-                current.of = of;
                 match read(&self.certificate, &self.key) {
                     Ok(config) => {
                         info!("the certificate was replaced");
                         current.config = config;
+                        current.of = of;
+                        current.unusable = None;
                     }
-                    Err(error) => {
+                    Err(error) if current.unusable != Some(of) => {
                         warn!(%error, "the new certificate cannot be used, going on with the old one");
+                        current.unusable = Some(of);
                     }
+                    Err(_) => {}
                 }
             }
         }

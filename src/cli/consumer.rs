@@ -39,7 +39,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     if config.emf {
         let (consumer, table) = (&config.consumer, config.settings.stream.table());
         let emf = Emf::new(Arc::clone(&metrics), Arc::clone(&board), consumer, table);
-        emf_ended.spawn(emf.run(stop_emf.clone(), |line| println!("{line}")));
+        emf_ended.spawn(emf.run(stop_emf.clone(), tokio::io::stdout()));
     }
     let consumer = Consumer::new(
         config.settings,

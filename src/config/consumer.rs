@@ -229,6 +229,11 @@ fn api_address(values: &mut Values<'_>) -> Option<ApiAddress> {
     Some(ApiAddress { url: url?, ca: ca.unwrap_or_default(), token: token? })
 }
 
+/// A value as it was given, but where it may hold a password.
+fn shown(text: &str) -> String {
+    if text.contains('@') { "something else".to_owned() } else { format!("{text:?}") }
+}
+
 fn handler(text: &str) -> Result<HandlerConfig, String> {
     match text {
         "log" => return Ok(HandlerConfig::Log),
@@ -238,16 +243,25 @@ fn handler(text: &str) -> Result<HandlerConfig, String> {
     if text.starts_with("lambda+http") {
         let target = |target: &str| {
             let url = target.trim().strip_prefix("lambda+").and_then(|url| Url::parse(url).ok());
-            url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            url.filter(|url| {
+                let rest = (url.path(), url.query(), url.fragment());
+                matches!(url.scheme(), "http" | "https")
+                    && url.has_host()
+                    && rest == ("/", None, None)
+            })
         };
         let targets: Option<Vec<_>> = text.split(',').map(target).collect();
         return targets.map(HandlerConfig::Lambda).ok_or_else(|| {
-            format!("is {text:?}; lambda+http://host:port is allowed, several with commas between")
+            format!(
+                "is {}; lambda+http://host:port is allowed, without path or query, several with commas between",
+                shown(text)
+            )
         });
     }
     if text.starts_with("exec:") {
         return Err(format!(
-            "is {text:?}, which is not supported by this version ({}) yet; log, discard, http://…, https://… and lambda+http://… are allowed",
+            "is {}, which is not supported by this version ({}) yet; log, discard, http://…, https://… and lambda+http://… are allowed",
+            shown(text),
             env!("CARGO_PKG_VERSION")
         ));
     }
@@ -256,7 +270,8 @@ fn handler(text: &str) -> Result<HandlerConfig, String> {
             Ok(HandlerConfig::Http(url))
         }
         _ => Err(format!(
-            "is {text:?}; log, discard, http://…, https://… and lambda+http://… are allowed"
+            "is {}; log, discard, http://…, https://… and lambda+http://… are allowed",
+            shown(text)
         )),
     }
 }
@@ -402,7 +417,7 @@ mod tests {
             ),
             ("TABLE_NAME", "no spaces", "3 to 255 of"),
             ("CONSUMER_NAME", "a#b", "1 to 64 of"),
-            ("HANDLER", "ftp://x", "log, discard, http://… and https://… are allowed"),
+            ("HANDLER", "ftp://x", "http://…, https://… and lambda+http"),
             ("HANDLER", "http://", "log, discard"),
             ("HANDLER", "exec:cat", "not supported by this version"),
             ("HANDLER_TIMEOUT", "60", "a duration with a unit (500ms, 10s, 5m) from 1ms to 15m"),
@@ -434,6 +449,8 @@ mod tests {
                 "whose requests could be signed",
             ),
             ("HANDLER", "lambda+http://a:1,b", "several with commas between"),
+            ("HANDLER", "lambda+http://a:1/?x", "without path or query"),
+            ("HANDLER", "ftp://me:secret@a/", "is something else; log"),
             ("METRICS_EMF", "yes", "true and false are allowed"),
             ("API_TOKEN", "short", "16 to 1024 visible ASCII characters"),
             ("API_TOKEN_FILE", "/not/there", "cannot be read"),

@@ -15,6 +15,7 @@ use crate::telemetry::metrics::{InvocationOutcome, Metrics, ShardState};
 use crate::telemetry::status::Board;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -70,9 +71,6 @@ impl Deliverer {
         let mut retry = RETRY;
         let mut failed = 0_u32;
         loop {
-            if failed > 0 && drain.is_cancelled() && plan.current().is_some() {
-                return Err(Undelivered);
-            }
             if let Some(before) = self.too_old(&plan, records) {
                 let expired = plan.expire(before);
                 done(expired.end);
@@ -82,7 +80,12 @@ impl Deliverer {
             let Some((piece, attempt)) = plan.current() else { break };
             let batch =
                 Batch { shard: shard.clone(), attempt, records: &records[piece.clone()], envelope };
-            let error = match self.attempt(&batch).await {
+            let turn = tokio::select! {
+                biased;
+                () = drain.cancelled() => return Err(Undelivered),
+                turn = self.handler.turn() => turn,
+            };
+            let error = match self.attempt(&batch, turn).await {
                 Ok(()) => {
                     plan.taken();
                     done(piece.end);
@@ -136,12 +139,16 @@ impl Deliverer {
         (count > 0).then_some(piece.start + count)
     }
 
-    async fn attempt(&self, batch: &Batch<'_>) -> Result<(), HandlerError> {
+    async fn attempt(
+        &self,
+        batch: &Batch<'_>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), HandlerError> {
         let records = batch.records().len() as u64;
-        let _turn = self.handler.turn().await;
         self.metrics.records_invoked.inc_by(records);
         let started = Instant::now();
-        let answer = match tokio::time::timeout(self.timeout, self.handler.handle(batch)).await {
+        let handling = self.handler.handle(batch, turn);
+        let answer = match tokio::time::timeout(self.timeout, handling).await {
             Ok(answer) => answer.and_then(|response| response.judge(batch)),
             Err(_) => Err(HandlerError::new(
                 InvocationOutcome::Timeout,

@@ -3,6 +3,7 @@
 
 use super::{Batch, Handler, HandlerError, Response};
 use async_trait::async_trait;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Takes every batch.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,7 +11,11 @@ pub struct Discard;
 
 #[async_trait]
 impl Handler for Discard {
-    async fn handle(&self, _batch: &Batch<'_>) -> Result<Response, HandlerError> {
+    async fn handle(
+        &self,
+        _batch: &Batch<'_>,
+        _turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Response, HandlerError> {
         Ok(Response::taken())
     }
 }

@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The answer's body is read up to this: an unread body would cost the connection, an
 /// endless one is not waited for. A partial one names 10,000 records at most.
@@ -85,7 +86,11 @@ fn identity(batch: &Batch<'_>) -> String {
 
 #[async_trait]
 impl Handler for HttpHandler {
-    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError> {
+    async fn handle(
+        &self,
+        batch: &Batch<'_>,
+        _turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Response, HandlerError> {
         let event = batch.event();
         let mut request = self.client.post(self.url.clone());
         if let Some(secrets) = &self.secrets {

@@ -1,8 +1,9 @@
 //! The handler `lambda+http://…`: a Lambda container image behind the Runtime Interface
 //! Emulator.
 //!
-//! Owns whose turn it is (the emulator takes one invocation at a time) and the reading
-//! of its answers, in which errors of the function come with status 200. Invariant: an
+//! Owns whose turn it is and the reading of its answers, in which errors of the function
+//! come with status 200. Invariants: an emulator has one invocation at a time, also while
+//! it works on one that nobody waits for any more, for a second one can end it; and an
 //! answer that is not plainly a function's result counts as a failure.
 
 use super::http::{EventBody, body, client, unreachable};
@@ -12,30 +13,37 @@ use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Where the emulator is asked.
 const PATH: &str = "2015-03-31/functions/function/invocations";
 const FUNCTION_ERROR: &str = "x-amz-function-error";
+/// As long as a function may take on Lambda, and a little more: then the emulator is
+/// believed to be stuck, and is asked again.
+const LONGEST: Duration = Duration::from_secs(15 * 60 + 30);
+/// What is shown of an error's type, which the function chooses.
+const MAX_TYPE_CHARS: usize = 64;
 /// How the emulator says that a function took too long, with status 200.
 const TIMED_OUT: &[u8] = b"Task timed out after ";
 
 /// Invokes functions behind emulators.
 pub struct LambdaHandler {
     client: Client,
-    targets: Vec<Url>,
-    /// One permit for each target that nobody invokes.
+    /// One permit for each target that is free.
     turns: Arc<Semaphore>,
-    free: Mutex<Vec<usize>>,
+    /// The targets that are free, the one that has been so longest first.
+    free: Arc<Mutex<VecDeque<Url>>>,
     /// `FUNCTION_RESPONSE_TYPES=ReportBatchItemFailures`: results are read.
     partial: bool,
 }
 
 /// A target in use; free again when dropped.
-struct InUse<'a> {
-    handler: &'a LambdaHandler,
-    target: usize,
+struct InUse {
+    target: Url,
+    free: Arc<Mutex<VecDeque<Url>>>,
 }
 
 impl LambdaHandler {
@@ -48,25 +56,21 @@ impl LambdaHandler {
             let base = target.as_str().trim_end_matches('/');
             format!("{base}/{PATH}").parse().expect("a URL with a longer path")
         };
-        let targets: Vec<Url> = targets.iter().map(invocations).collect();
-        Ok(Self {
-            client: client()?,
-            turns: Arc::new(Semaphore::new(targets.len())),
-            free: Mutex::new((0..targets.len()).rev().collect()),
-            targets,
-            partial,
-        })
+        let free: VecDeque<Url> = targets.iter().map(invocations).collect();
+        let turns = Arc::new(Semaphore::new(free.len()));
+        Ok(Self { client: client()?, turns, free: Arc::new(Mutex::new(free)), partial })
     }
 
-    fn take(&self) -> InUse<'_> {
-        let target = self.free.lock().expect("no panic while held").pop();
-        InUse { handler: self, target: target.expect("there are as many as turns") }
+    fn take(&self) -> InUse {
+        let target = self.free.lock().expect("no panic while held").pop_front();
+        let target = target.expect("there are as many as turns");
+        InUse { target, free: Arc::clone(&self.free) }
     }
 }
 
-impl Drop for InUse<'_> {
+impl Drop for InUse {
     fn drop(&mut self) {
-        self.handler.free.lock().expect("no panic while held").push(self.target);
+        self.free.lock().expect("no panic while held").push_back(self.target.clone());
     }
 }
 
@@ -76,21 +80,33 @@ impl Handler for LambdaHandler {
         Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
-    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError> {
+    async fn handle(
+        &self,
+        batch: &Batch<'_>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Response, HandlerError> {
         let target = self.take();
-        let answer = self
+        let request = self
             .client
-            .post(self.targets[target.target].clone())
+            .post(target.target.clone())
+            .timeout(LONGEST)
             .header(CONTENT_TYPE, "application/json")
-            .body(reqwest::Body::wrap(EventBody::new(batch.event())))
-            .send()
-            .await
-            .map_err(unreachable)?;
-        let status = answer.status();
-        let is_error = answer.headers().contains_key(FUNCTION_ERROR);
-        let result = body(answer, true).await?;
+            .body(reqwest::Body::wrap(EventBody::new(batch.event())));
+        // By itself: who waits for it may give up, and then it goes on.
+        let invocation = tokio::spawn(async move {
+            let answer = request.send().await.map_err(unreachable)?;
+            let status = answer.status();
+            let is_error = answer.headers().contains_key(FUNCTION_ERROR);
+            let result = body(answer, true).await?;
+            // In this order: a turn without a target would find none.
+            drop(target);
+            drop(turn);
+            Ok((status, is_error, result))
+        });
+        let ended = invocation.await.map_err(|error| HandlerError::failed(error.to_string()))?;
+        let (status, is_error, result) = ended?;
         match status {
-            // It is at work, on an invocation that we gave up waiting for perhaps.
+            // Somebody else invokes it.
             StatusCode::BAD_REQUEST => {
                 Err(HandlerError::not_invoked("the function is busy with another invocation"))
             }
@@ -107,7 +123,7 @@ fn read(result: &[u8], is_error: bool, partial: bool) -> Result<Response, Handle
     #[derive(Deserialize)]
     struct FunctionError {
         #[serde(rename = "errorType")]
-        kind: Option<String>,
+        kind: Option<serde_json::Value>,
         #[serde(rename = "errorMessage")]
         message: Option<serde_json::Value>,
     }
@@ -118,7 +134,9 @@ fn read(result: &[u8], is_error: bool, partial: bool) -> Result<Response, Handle
     let error = serde_json::from_slice::<FunctionError>(result).ok();
     let error = error.filter(|error| error.kind.is_some() || error.message.is_some());
     if is_error || error.is_some() {
-        let kind = error.and_then(|error| error.kind).unwrap_or_else(|| "an error".to_owned());
+        let kind = error.and_then(|error| error.kind);
+        let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("an error");
+        let kind: String = kind.chars().take(MAX_TYPE_CHARS).collect();
         return Err(HandlerError::failed(format!(
             "the function failed with {kind}; its own log says more"
         )));
@@ -148,6 +166,9 @@ mod tests {
         assert!(
             outcome(r#"{"errorMessage":null,"errorType":"Runtime.ExitError"}"#, false).is_err()
         );
+        assert!(outcome(r#"{"errorType":5,"errorMessage":"x"}"#, false).is_err());
+        let long = format!(r#"{{"errorType":"{}"}}"#, "x".repeat(5000));
+        assert!(outcome(&long, false).unwrap_err().message.len() < 200);
         let error = outcome("Task timed out after 3.00 seconds", false).unwrap_err();
         assert_eq!(error.outcome, InvocationOutcome::Timeout);
         for broken in ["{", "done", "<html>"] {

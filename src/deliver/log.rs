@@ -7,6 +7,7 @@ use super::{Batch, Handler, HandlerError, Response};
 use async_trait::async_trait;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Stdout};
 use tokio::sync::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Writes records to an output, stdout usually.
 pub struct Log<W = Stdout> {
@@ -29,7 +30,11 @@ impl<W> Log<W> {
 
 #[async_trait]
 impl<W: AsyncWrite + Unpin + Send + 'static> Handler for Log<W> {
-    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError> {
+    async fn handle(
+        &self,
+        batch: &Batch<'_>,
+        _turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Response, HandlerError> {
         let mut lines = Vec::new();
         for event in batch.record_events() {
             for slice in event.slices() {

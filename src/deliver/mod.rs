@@ -27,6 +27,7 @@ use crate::record::{Event, EventEnvelope, Record, compare};
 use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
+use std::collections::HashSet;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Some records of one shard, in order, as they are handed over.
@@ -78,9 +79,8 @@ impl Response {
     /// What it means for `batch`.
     fn judge(self, batch: &Batch<'_>) -> Result<(), HandlerError> {
         let Some(first) = self.failed.iter().min_by(|a, b| compare(a, b)) else { return Ok(()) };
-        let is_known =
-            |digits: &String| batch.records.iter().any(|r| r.sequence_digits() == digits);
-        let message = match self.failed.iter().find(|digits| !is_known(digits)) {
+        let known: HashSet<&str> = batch.records.iter().map(Record::sequence_digits).collect();
+        let message = match self.failed.iter().find(|digits| !known.contains(digits.as_str())) {
             None => format!("the handler answered that {} records failed", self.failed.len()),
             // Lambda's documents do not say what this means. The reading that loses nothing:
             Some(_) => {
@@ -128,8 +128,9 @@ impl HandlerError {
 /// The user's code, or the way to it.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Waits until the handler can take an invocation, which is held until it ends. Not
-    /// part of `HANDLER_TIMEOUT`. A handler that takes any number at a time has no turns.
+    /// Waits until the handler can take an invocation; no part of `HANDLER_TIMEOUT`. What
+    /// it gives is handed on to [`Self::handle`], which keeps it for as long as the
+    /// invocation takes. A handler that takes any number at a time has no turns.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         None
     }
@@ -138,7 +139,11 @@ pub trait Handler: Send + Sync + 'static {
     /// error means that the batch comes again, whole or halved, as the settings have it.
     /// Batches of one shard come one after the other, of different shards at the same
     /// time. The future is dropped when `HANDLER_TIMEOUT` passes.
-    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError>;
+    async fn handle(
+        &self,
+        batch: &Batch<'_>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Response, HandlerError>;
 }
 
 #[cfg(test)]

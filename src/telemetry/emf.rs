@@ -11,7 +11,9 @@ use crate::clock;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 const NAMESPACE: &str = "Streamgate";
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -39,8 +41,9 @@ impl Emf {
         Self { metrics, board, consumer, table, before, largest_age: 0.0 }
     }
 
-    /// Writes a line a minute with `write`, and one at the stop.
-    pub async fn run(mut self, stop: CancellationToken, write: impl Fn(String)) {
+    /// Writes a line a minute to `out`, and one at the stop; gives it back.
+    pub async fn run<W: AsyncWrite + Unpin>(mut self, stop: CancellationToken, mut out: W) -> W {
+        let mut is_told = false;
         let looks = INTERVAL.as_secs() / LOOK.as_secs();
         while !stop.is_cancelled() {
             for _ in 0..looks {
@@ -50,8 +53,18 @@ impl Emf {
                     break;
                 }
             }
-            write(self.line(clock::now()).to_string());
+            let line = format!("{}\n", self.line(clock::now()));
+            let written = async {
+                out.write_all(line.as_bytes()).await?;
+                out.flush().await
+            };
+            if let Err(error) = written.await
+                && !std::mem::replace(&mut is_told, true)
+            {
+                warn!(%error, "metrics for CloudWatch cannot be written to stdout");
+            }
         }
+        out
     }
 
     fn look(&mut self) {
@@ -103,17 +116,14 @@ fn counts(metrics: &Metrics) -> Counts {
 mod tests {
     use super::*;
     use crate::source::ShardId;
-    use std::sync::Mutex;
 
     #[tokio::test(start_paused = true)]
     async fn a_line_a_minute_counts_each_event_once_and_the_last_at_the_stop() {
         let (metrics, board) = (Arc::new(Metrics::new()), Arc::new(Board::new()));
         metrics.records_polled.inc_by(100);
         let emf = Emf::new(Arc::clone(&metrics), Arc::clone(&board), "audit", "orders");
-        let (stop, lines) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
-        let written = Arc::clone(&lines);
-        let write = move |line: String| written.lock().unwrap().push(line);
-        let running = tokio::spawn(emf.run(stop.clone(), write));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(emf.run(stop.clone(), Vec::new()));
         let second = Duration::from_secs(1);
         metrics.records_polled.inc_by(7);
         let shard = ShardId::from("shardId-1");
@@ -125,9 +135,9 @@ mod tests {
         metrics.records_polled.inc_by(3);
         metrics.gaps.inc();
         stop.cancel();
-        running.await.unwrap();
+        let written = String::from_utf8(running.await.unwrap()).unwrap();
         let lines: Vec<Value> =
-            lines.lock().unwrap().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+            written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let [first, last] = &lines[..] else { panic!("{lines:#?}") };
         assert_eq!((&first["PolledEventCount"], &last["PolledEventCount"]), (&json!(7), &json!(3)));
         assert_eq!((&first["Gaps"], &last["Gaps"]), (&json!(0), &json!(1)));

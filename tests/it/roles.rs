@@ -144,12 +144,7 @@ async fn the_pair_works_under_its_two_roles() {
     let private = free_port();
     let url = format!("http://{private}");
     let (_tables, untouched) = Untouched::new();
-    let variables = [
-        ("HANDLER", endpoint.url.as_str()),
-        ("API_URL", &url),
-        ("API_TOKEN", TOKEN),
-        ("FAILOVER_TIME", "2s"),
-    ];
+    let variables = [("HANDLER", endpoint.url.as_str()), ("API_URL", &url), ("API_TOKEN", TOKEN)];
     let mut keeper = api(&apis, &stream, private).await;
     keeper.listening().await;
     let start = async || {

@@ -19,6 +19,7 @@ use streamgate::simulator::Simulator;
 use streamgate::source::Source;
 use streamgate::telemetry::metrics::Metrics;
 use streamgate::telemetry::status::Board;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -184,7 +185,11 @@ pub fn read_event(shard: &str, event: &[u8]) -> Vec<Got> {
 
 #[async_trait]
 impl Handler for Recorder {
-    async fn handle(&self, batch: &Batch<'_>) -> Result<Response, HandlerError> {
+    async fn handle(
+        &self,
+        batch: &Batch<'_>,
+        _turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Response, HandlerError> {
         let gate = self.gate.lock().unwrap().clone();
         if let Some(gate) = gate {
             gate.acquire().await.expect("never closed").forget();

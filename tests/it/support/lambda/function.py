@@ -23,5 +23,5 @@ def handle(event, context):
         raise RuntimeError("fifty is too much for all of it")
     if "60" in numbers and not os.path.exists(os.environ["GOT"] + ".slow"):
         open(os.environ["GOT"] + ".slow", "w").close()
-        time.sleep(3)
+        time.sleep(8)
     return process_partial_response(event, handle_record, processor, context)
