@@ -3,6 +3,7 @@
 use super::common::{
     address, attribute_name, consumer_name, log_filter, log_format, table_name, token,
 };
+use super::handler::{HandlerConfig, handler, handler_secrets, retries};
 use super::settings::Command;
 use super::values::{Faults, Values};
 use crate::arn::StreamArn;
@@ -10,7 +11,7 @@ use crate::batch::BatchSettings;
 use crate::budget::MIN_BUDGET_BYTES;
 use crate::clock;
 use crate::consumer::ConsumerSettings;
-use crate::deliver::{RetrySettings, Secrets};
+use crate::deliver::Secrets;
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use crate::progress::{ApiToken, ClientSettings, TableSettings};
@@ -22,19 +23,6 @@ use std::time::{Duration, SystemTime};
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Who gets the records.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HandlerConfig {
-    /// One record a line on stdout.
-    Log,
-    /// Nobody; they are counted.
-    Discard,
-    /// An HTTP server.
-    Http(Url),
-    /// Lambda functions behind Runtime Interface Emulators.
-    Lambda(Vec<Url>),
-}
 
 /// Where the api is, and what lets this consumer in.
 #[derive(Clone, Debug)]
@@ -227,101 +215,6 @@ fn api_address(values: &mut Values<'_>) -> Option<ApiAddress> {
         values.fault("API_CA_FILE", "is set, but API_URL is no https://… that it could vouch for");
     }
     Some(ApiAddress { url: url?, ca: ca.unwrap_or_default(), token: token? })
-}
-
-/// A value as it was given, but where it may hold a password.
-fn shown(text: &str) -> String {
-    if text.contains('@') { "something else".to_owned() } else { format!("{text:?}") }
-}
-
-fn handler(text: &str) -> Result<HandlerConfig, String> {
-    match text {
-        "log" => return Ok(HandlerConfig::Log),
-        "discard" => return Ok(HandlerConfig::Discard),
-        _ => {}
-    }
-    if text.starts_with("lambda+http") {
-        let target = |target: &str| {
-            let url = target.trim().strip_prefix("lambda+").and_then(|url| Url::parse(url).ok());
-            url.filter(|url| {
-                let rest = (url.path(), url.query(), url.fragment());
-                matches!(url.scheme(), "http" | "https")
-                    && url.has_host()
-                    && rest == ("/", None, None)
-            })
-        };
-        let targets: Option<Vec<_>> = text.split(',').map(target).collect();
-        return targets.map(HandlerConfig::Lambda).ok_or_else(|| {
-            format!(
-                "is {}; lambda+http://host:port is allowed, without path or query, several with commas between",
-                shown(text)
-            )
-        });
-    }
-    if text.starts_with("exec:") {
-        return Err(format!(
-            "is {}, which is not supported by this version ({}) yet; log, discard, http://…, https://… and lambda+http://… are allowed",
-            shown(text),
-            env!("CARGO_PKG_VERSION")
-        ));
-    }
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-            Ok(HandlerConfig::Http(url))
-        }
-        _ => Err(format!(
-            "is {}; log, discard, http://…, https://… and lambda+http://… are allowed",
-            shown(text)
-        )),
-    }
-}
-
-/// Retries, and where what is given up goes: nothing is dropped that was not asked for.
-fn retries(values: &mut Values<'_>) -> Option<RetrySettings> {
-    const RETRIES: &str = "MAXIMUM_RETRY_ATTEMPTS";
-    const AGE: &str = "MAXIMUM_RECORD_AGE_IN_SECONDS";
-    const ON_FAILURE: &str = "ON_FAILURE";
-    let max_retries = values.number_or_never(RETRIES, 0, 10_000);
-    let max_age = values.number_or_never(AGE, 60, 604_800);
-    let bisect = values.boolean("BISECT_BATCH_ON_FUNCTION_ERROR");
-    let limit = [(RETRIES, max_retries), (AGE, max_age)];
-    let limit = limit.into_iter().find(|(_, limit)| limit.is_some_and(|limit| limit.is_some()));
-    let version = env!("CARGO_PKG_VERSION");
-    match (values.text(ON_FAILURE).as_deref(), limit) {
-        (Some("none"), _) | (None, None) => {}
-        (None, Some((name, _))) => values.fault(
-            ON_FAILURE,
-            format!("is not set, but {name} is, by which records are given up; this version ({version}) keeps no dead letters yet: set ON_FAILURE=none, which drops and counts them, or take {name} out"),
-        ),
-        (Some(other), _) => values.fault(
-            ON_FAILURE,
-            format!("is {other:?}, which is not supported by this version ({version}) yet; none is allowed"),
-        ),
-    }
-    Some(RetrySettings {
-        max_retries: max_retries?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
-        max_age: max_age?.map(Duration::from_secs),
-        bisect: bisect?,
-    })
-}
-
-/// Secrets go with requests that are signed.
-fn handler_secrets(values: &mut Values<'_>, handler: Option<&HandlerConfig>) -> Option<Secrets> {
-    const SECRET: &str = "HANDLER_SECRET";
-    // It is not repeated.
-    let secrets = values.read(SECRET, |text| {
-        Secrets::parse(text).ok_or_else(|| {
-            "has another form; whsec_ and 24 to 64 bytes in base64 are allowed, several with spaces between (echo whsec_$(openssl rand -base64 32) makes one)".to_owned()
-        })
-    });
-    let is_http = handler.is_none_or(|handler| matches!(handler, HandlerConfig::Http(_)));
-    if secrets.is_some() && !is_http {
-        values.fault(
-            SECRET,
-            "is set, but HANDLER is no http://… or https://… whose requests could be signed",
-        );
-    }
-    secrets
 }
 
 fn starting_position(values: &mut Values<'_>, now: SystemTime) -> Option<StartingPosition> {

@@ -6,12 +6,14 @@
 mod api;
 mod common;
 mod consumer;
+mod handler;
 mod policy;
 mod settings;
 mod values;
 
 pub use api::{ApiConfig, api};
-pub use consumer::{ApiAddress, ConsumerConfig, HandlerConfig, consumer};
+pub use consumer::{ApiAddress, ConsumerConfig, consumer};
+pub use handler::HandlerConfig;
 pub use policy::{api_policy, consumer_policy};
 pub use settings::{Command, NOT_BUILT, SETTINGS, Setting};
 pub use values::{Fault, Faults, Values};

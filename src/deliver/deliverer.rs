@@ -111,7 +111,7 @@ impl Deliverer {
                 retry.reset();
                 continue;
             }
-            let wait = retry.next(fastrand::f64());
+            let wait = retry.next(fastrand::f64()).max(error.retry_after.unwrap_or_default());
             self.tell(shard, &records[piece], attempt, &error, wait, failed);
             tokio::select! {
                 biased;

@@ -12,12 +12,12 @@ use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
-use reqwest::header::{CONTENT_TYPE, HeaderValue, InvalidHeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, InvalidHeaderValue, RETRY_AFTER};
 use reqwest::{Client, Url, redirect};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// The answer's body is read up to this: an unread body would cost the connection, an
@@ -110,12 +110,22 @@ impl Handler for HttpHandler {
             .await
             .map_err(unreachable)?;
         let status = answer.status();
+        let wait = retry_after(answer.headers(), clock::now());
         let body = body(answer, self.partial && status.is_success()).await?;
         if !status.is_success() {
-            return Err(HandlerError::failed(format!("the handler answered {status}")));
+            let error = HandlerError::failed(format!("the handler answered {status}"));
+            return Err(error.retry_after(wait));
         }
         if self.partial { partial::read(&body) } else { Ok(Response::taken()) }
     }
+}
+
+/// `Retry-After`: seconds, or a time to wait for; anything else says nothing.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    let until = || httpdate::parse_http_date(text).ok()?.duration_since(now).ok();
+    seconds.or_else(until)
 }
 
 /// Reads an answer's body to its end; gives it if it is to be `kept`.
@@ -181,5 +191,29 @@ impl http_body::Body for EventBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_time_and_anything_else_says_nothing() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let read = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, now)
+        };
+        assert_eq!(read("7"), Some(Duration::from_secs(7)));
+        let later = httpdate::fmt_http_date(now + Duration::from_secs(90));
+        assert_eq!(read(&later), Some(Duration::from_secs(90)));
+        for nothing in ["", "-1", "soon", "1.5", &httpdate::fmt_http_date(SystemTime::UNIX_EPOCH)] {
+            assert_eq!(read(nothing), None, "{nothing}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+        let day = Some(Duration::from_secs(86_400));
+        let error = HandlerError::failed("busy").retry_after(day);
+        assert_eq!(error.retry_after, Some(super::super::MAX_RETRY_AFTER));
     }
 }

@@ -28,6 +28,7 @@ use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use std::collections::HashSet;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Some records of one shard, in order, as they are handed over.
@@ -94,6 +95,9 @@ impl Response {
     }
 }
 
+/// The longest that a handler may ask to be left alone.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+
 /// Why a batch was not taken.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -106,17 +110,27 @@ pub struct HandlerError {
     invoked: bool,
     /// The first record that failed, where it is not the whole batch.
     from: Option<String>,
+    /// How long the handler asks to be left alone.
+    retry_after: Option<Duration>,
 }
 
 impl HandlerError {
     /// The invocation ended so, and the whole batch failed.
     pub fn new(outcome: InvocationOutcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), invoked: true, from: None }
+        Self { outcome, message: message.into(), invoked: true, from: None, retry_after: None }
     }
 
     /// The handler answered that it failed.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(InvocationOutcome::Error, message)
+    }
+
+    /// The handler asks not to be tried again before so long; more than
+    /// [`MAX_RETRY_AFTER`] is not granted, for the shard waits meanwhile.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait.map(|wait| wait.min(MAX_RETRY_AFTER));
+        self
     }
 
     /// There was nobody to hand the batch to.

@@ -378,6 +378,20 @@ async fn signed_requests_are_what_standard_webhooks_expects_and_keep_their_id() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_asks_to_be_left_alone_is() {
+    let stage = Stage::new("processes-busy", 1).await;
+    let endpoint = Endpoint::start().await;
+    endpoint.script([Answer::Busy(2)]);
+    put_rounds(&stage.simulator, 1, 0..1);
+    let consumer = stage.consumer(&[("HANDLER", endpoint.url.as_str())]).await;
+    endpoint.until_distinct(1).await;
+    let [refused, taken] = &endpoint.invocations()[..] else { panic!("two invocations") };
+    // By itself the first retry comes within a fifth of a second.
+    assert!(taken.at - refused.at >= Duration::from_secs(2));
+    consumer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_is_not_there_uses_up_no_retry() {
     let stage = Stage::new("processes-nobody", 1).await;
     put_rounds(&stage.simulator, 5, 0..1);

@@ -30,6 +30,8 @@ pub enum Answer {
     FailFrom(usize),
     /// This status and a short body.
     Status(u16),
+    /// 503, and to be left alone for so many seconds.
+    Busy(u64),
     /// 302 to `/elsewhere`.
     Redirect,
     /// Nothing, until [`Endpoint::release`]; 200 then.
@@ -205,6 +207,9 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
             response.body(body.boxed())
         }
         Answer::Status(code) => response.status(code).body(text("no")),
+        Answer::Busy(seconds) => {
+            response.status(503).header("retry-after", seconds).body(text("busy"))
+        }
         Answer::Redirect => response.status(302).header(LOCATION, "/elsewhere").body(text("")),
         Answer::Hang => {
             let mut released = shared.released.subscribe();
