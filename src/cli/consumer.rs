@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use streamgate::aws;
 use streamgate::config::{self, ConsumerConfig, HandlerConfig};
 use streamgate::consumer::Consumer;
-use streamgate::deliver::{Discard, Handler, HttpHandler, LambdaHandler, Log};
+use streamgate::deliver::{Discard, ExecHandler, Handler, HttpHandler, LambdaHandler, Log};
 use streamgate::progress::{ClientProgress, Progress, TableProgress};
 use streamgate::source::AwsSource;
 use streamgate::telemetry::emf::Emf;
@@ -116,6 +116,11 @@ pub(super) fn handler(config: &ConsumerConfig) -> Result<Arc<dyn Handler>, Exit>
                 .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?
                 .signed(config.handler_secrets.clone()),
         ),
+        HandlerConfig::Exec(program, arguments) => Arc::new(ExecHandler::new(
+            program.clone(),
+            arguments.clone(),
+            config.report_batch_item_failures,
+        )),
         HandlerConfig::Lambda(targets) => Arc::new(
             LambdaHandler::new(targets, config.report_batch_item_failures)
                 .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?,

@@ -18,6 +18,8 @@ pub enum HandlerConfig {
     Discard,
     /// An HTTP server.
     Http(Url),
+    /// A program, run as child processes, and its arguments.
+    Exec(String, Vec<String>),
     /// Lambda functions behind Runtime Interface Emulators.
     Lambda(Vec<Url>),
 }
@@ -51,19 +53,19 @@ pub(super) fn handler(text: &str) -> Result<HandlerConfig, String> {
             )
         });
     }
-    if text.starts_with("exec:") {
-        return Err(format!(
-            "is {}, which is not supported by this version ({}) yet; log, discard, http://…, https://… and lambda+http://… are allowed",
-            shown(text),
-            env!("CARGO_PKG_VERSION")
-        ));
+    if let Some(line) = text.strip_prefix("exec:") {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        return match words.next() {
+            Some(program) => Ok(HandlerConfig::Exec(program, words.collect())),
+            None => Err("names no program; exec:program, with arguments after it, is allowed (their spaces part them; quotes mean nothing)".to_owned()),
+        };
     }
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             Ok(HandlerConfig::Http(url))
         }
         _ => Err(format!(
-            "is {}; log, discard, http://…, https://… and lambda+http://… are allowed",
+            "is {}; log, discard, http://…, https://…, lambda+http://… and exec:program are allowed",
             shown(text)
         )),
     }

@@ -122,7 +122,7 @@ pub const SETTINGS: &[Setting] = &[
         "WHERE",
         "log",
         BOTH,
-        "Who gets the records: `log` (one a line on stdout), `discard` (counts only), http://… or https://…, or lambda+http://host:port, a Lambda image with its emulator, several with commas between.",
+        "Who gets the records: `log` (one a line on stdout), `discard` (counts only), http://… or https://…, lambda+http://host:port, a Lambda image with its emulator, several with commas between, or exec:program and its arguments.",
     ),
     setting(
         "HANDLER_TIMEOUT",

@@ -8,6 +8,7 @@
 
 mod deliverer;
 mod discard;
+mod exec;
 mod http;
 mod lambda;
 mod log;
@@ -17,6 +18,7 @@ mod signature;
 
 pub use deliverer::{Deliverer, Records, Undelivered};
 pub use discard::Discard;
+pub use exec::ExecHandler;
 pub use http::{HttpHandler, HttpHandlerError};
 pub use lambda::LambdaHandler;
 pub use log::Log;

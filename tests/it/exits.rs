@@ -39,14 +39,14 @@ async fn every_fault_of_the_configuration_is_told_at_once_and_nothing_is_contact
         ("BATCH_SIZE", "0"),
         ("FAILOVER_TIME", "10"),
         ("HANDLER", "ftp://x"),
-        ("ON_FAILURE", "none"),
+        ("FILTER_CRITERIA", "{}"),
         ("RUST_LOG", "a=b=c"),
     ];
     let ended = misconfigured(&["--max-buffered-bytes", "1"], &variables).await;
     let names: Vec<_> =
         ended.stderr.iter().map(|line| line.split(' ').nth(1).unwrap_or_default()).collect();
     let expected = [
-        "ON_FAILURE",
+        "FILTER_CRITERIA",
         "STREAM_ARN",
         "TABLE_NAME",
         "HANDLER",

@@ -9,6 +9,7 @@ mod conformance;
 mod corridor;
 mod crowd;
 mod embedded;
+mod exec;
 mod exits;
 mod failures;
 mod lambda;
