@@ -144,6 +144,7 @@ pub fn consumer(
     // Nothing is missing where nothing was at fault.
     let all = || {
         let (stream, table, partition_key) = (stream?, table?, partition_key?);
+        let (retries, on_failure) = retries?;
         let own_records_key = (stream.table() == table).then(|| partition_key.clone());
         Some(ConsumerConfig {
             settings: ConsumerSettings {
@@ -154,7 +155,8 @@ pub fn consumer(
                     window: Duration::from_secs(window?),
                 },
                 handler_timeout: handler_timeout?,
-                retries: retries?,
+                retries,
+                on_failure,
                 poll_intervals: PollIntervals { min: min?, max: max? },
                 failover_time: failover_time?,
                 checkpoint_interval: checkpoint_interval?,
@@ -329,9 +331,10 @@ mod tests {
             ("API_URL", "http://a:b@api/", "is not a URL like"),
             ("API_TOKEN", "0123456789abcdef", "is not set, but the token is"),
             ("MAXIMUM_RETRY_ATTEMPTS", "10001", "from 0 to 10000"),
-            ("MAXIMUM_RETRY_ATTEMPTS", "3", "set ON_FAILURE=none"),
+            ("MAXIMUM_RETRY_ATTEMPTS", "3", "or to none, which drops"),
             ("MAXIMUM_RECORD_AGE_IN_SECONDS", "59", "from 60 to 604800"),
-            ("MAXIMUM_RECORD_AGE_IN_SECONDS", "3600", "set ON_FAILURE=none"),
+            ("MAXIMUM_RECORD_AGE_IN_SECONDS", "3600", "or to none, which drops"),
+            ("ON_FAILURE", "drop", "none and http(s)://… are allowed"),
             ("BISECT_BATCH_ON_FUNCTION_ERROR", "1", "true and false are allowed"),
             ("FUNCTION_RESPONSE_TYPES", "all", "ReportBatchItemFailures or nothing"),
             ("ON_FAILURE", "api", "is not supported by this version"),

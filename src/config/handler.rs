@@ -5,7 +5,7 @@
 //! where a setting says what becomes of them.
 
 use super::values::Values;
-use crate::deliver::{RetrySettings, Secrets};
+use crate::deliver::{LetterBox, OnFailure, RetrySettings, Secrets};
 use reqwest::Url;
 use std::time::Duration;
 
@@ -72,32 +72,48 @@ pub(super) fn handler(text: &str) -> Result<HandlerConfig, String> {
 }
 
 /// Retries, and where what is given up goes: nothing is dropped that was not asked for.
-pub(super) fn retries(values: &mut Values<'_>) -> Option<RetrySettings> {
+pub(super) fn retries(values: &mut Values<'_>) -> Option<(RetrySettings, OnFailure)> {
     const RETRIES: &str = "MAXIMUM_RETRY_ATTEMPTS";
     const AGE: &str = "MAXIMUM_RECORD_AGE_IN_SECONDS";
     const ON_FAILURE: &str = "ON_FAILURE";
     let max_retries = values.number_or_never(RETRIES, 0, 10_000);
     let max_age = values.number_or_never(AGE, 60, 604_800);
     let bisect = values.boolean("BISECT_BATCH_ON_FUNCTION_ERROR");
-    let limit = [(RETRIES, max_retries), (AGE, max_age)];
-    let limit = limit.into_iter().find(|(_, limit)| limit.is_some_and(|limit| limit.is_some()));
-    let version = env!("CARGO_PKG_VERSION");
-    match (values.text(ON_FAILURE).as_deref(), limit) {
-        (Some("none"), _) | (None, None) => {}
-        (None, Some((name, _))) => values.fault(
-            ON_FAILURE,
-            format!("is not set, but {name} is, by which records are given up; this version ({version}) keeps no dead letters yet: set ON_FAILURE=none, which drops and counts them, or take {name} out"),
-        ),
-        (Some(other), _) => values.fault(
-            ON_FAILURE,
-            format!("is {other:?}, which is not supported by this version ({version}) yet; none is allowed"),
-        ),
+    let on_failure = values.read(ON_FAILURE, on_failure);
+    let limits = [(RETRIES, max_retries), (AGE, max_age)];
+    let limit = limits.into_iter().find(|(_, limit)| limit.is_some_and(|limit| limit.is_some()));
+    if let (None, Some((name, _))) = (values.text(ON_FAILURE), limit) {
+        let what = format!(
+            "is not set, but {name} is, by which records are given up: set it to http(s)://…, where they are posted, or to none, which drops and counts them, or take {name} out"
+        );
+        values.fault(ON_FAILURE, what);
     }
-    Some(RetrySettings {
+    let retries = RetrySettings {
         max_retries: max_retries?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
         max_age: max_age?.map(Duration::from_secs),
         bisect: bisect?,
-    })
+    };
+    Some((retries, on_failure.unwrap_or_default()))
+}
+
+fn on_failure(text: &str) -> Result<OnFailure, String> {
+    if text == "none" {
+        return Ok(OnFailure::Drop);
+    }
+    if matches!(text, "api" | "table") {
+        let version = env!("CARGO_PKG_VERSION");
+        return Err(format!(
+            "is {text:?}, which is not supported by this version ({version}) yet; none and http(s)://… are allowed"
+        ));
+    }
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            LetterBox::new(url)
+                .map(OnFailure::Post)
+                .map_err(|error| format!("cannot be used: {error}"))
+        }
+        _ => Err(format!("is {}; none and http(s)://… are allowed", shown(text))),
+    }
 }
 
 /// Secrets go with requests that are signed.

@@ -20,7 +20,7 @@ use crate::arn::StreamArn;
 use crate::backoff::Backoff;
 use crate::batch::BatchSettings;
 use crate::budget::Budget;
-use crate::deliver::{Deliverer, Handler, RetrySettings};
+use crate::deliver::{Deliverer, Handler, OnFailure, RetrySettings};
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use crate::progress::{Lease, LeaseKey, Progress, ProgressError, WorkerId};
@@ -61,6 +61,8 @@ pub struct ConsumerSettings {
     /// `MAXIMUM_RETRY_ATTEMPTS`, `MAXIMUM_RECORD_AGE_IN_SECONDS` and
     /// `BISECT_BATCH_ON_FUNCTION_ERROR`.
     pub retries: RetrySettings,
+    /// `ON_FAILURE`: what becomes of records that are given up.
+    pub on_failure: OnFailure,
     /// `POLL_INTERVAL_MIN` and `POLL_INTERVAL_MAX`.
     pub poll_intervals: PollIntervals,
     /// `FAILOVER_TIME`: the silence after which another worker takes over.
@@ -106,6 +108,8 @@ impl Consumer {
             handler,
             timeout: settings.handler_timeout,
             retries: settings.retries,
+            on_failure: settings.on_failure.clone(),
+            stream: settings.stream.to_string(),
             metrics: Arc::clone(&metrics),
             board: Arc::clone(&board),
         };

@@ -5,6 +5,7 @@
 //! after the handler took them or they were given up and counted, in order and without
 //! holes.
 
+use super::letters::{Letter, OnFailure};
 use super::plan::{Failure, Next, Plan, Reason, RetrySettings};
 use super::{Batch, Handler, HandlerError};
 use crate::backoff::Backoff;
@@ -13,6 +14,7 @@ use crate::record::{EventEnvelope, Record};
 use crate::source::ShardId;
 use crate::telemetry::metrics::{InvocationOutcome, Metrics, ShardState};
 use crate::telemetry::status::Board;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
@@ -31,6 +33,10 @@ pub struct Deliverer {
     pub timeout: Duration,
     /// When a failing batch is given up.
     pub retries: RetrySettings,
+    /// What becomes of what is given up.
+    pub on_failure: OnFailure,
+    /// The stream's ARN, for those who read what was given up.
+    pub stream: String,
     /// Where invocations are counted.
     pub metrics: Arc<Metrics>,
     /// Where a retrying shard is shown.
@@ -65,7 +71,7 @@ impl Deliverer {
         drain: &CancellationToken,
         mut done: impl FnMut(usize),
     ) -> Result<(), Undelivered> {
-        let Records { shard, records, envelope } = all;
+        let Records { shard, records, envelope } = &all;
         self.metrics.batch_records.observe(records.len() as f64);
         let mut plan = Plan::new(records.len(), self.retries);
         let mut retry = RETRY;
@@ -73,13 +79,19 @@ impl Deliverer {
         loop {
             if let Some(before) = self.too_old(&plan, records) {
                 let expired = plan.expire(before);
-                done(expired.end);
-                self.give_up(shard, &records[expired], Reason::Age, failed, None);
+                let end = expired.end;
+                let letter = self.letter(&all, expired, Reason::Age, failed, None);
+                self.give_up(letter, drain).await?;
+                done(end);
                 continue;
             }
             let Some((piece, attempt)) = plan.current() else { break };
-            let batch =
-                Batch { shard: shard.clone(), attempt, records: &records[piece.clone()], envelope };
+            let batch = Batch {
+                shard: (*shard).clone(),
+                attempt,
+                records: &records[piece.clone()],
+                envelope,
+            };
             let turn = tokio::select! {
                 biased;
                 () = drain.cancelled() => return Err(Undelivered),
@@ -106,8 +118,10 @@ impl Deliverer {
                 retry.reset();
             }
             if let Next::GivenUp(given_up) = next {
-                done(given_up.end);
-                self.give_up(shard, &records[given_up], Reason::Retries, attempt, Some(&error));
+                let end = given_up.end;
+                let letter = self.letter(&all, given_up, Reason::Retries, attempt, Some(&error));
+                self.give_up(letter, drain).await?;
+                done(end);
                 retry.reset();
                 continue;
             }
@@ -196,24 +210,79 @@ impl Deliverer {
         });
     }
 
-    /// Drops records by policy, `ON_FAILURE=none`: counted, and a line for each time.
-    fn give_up(
-        &self,
-        shard: &ShardId,
-        records: &[Record],
+    fn letter<'a>(
+        &'a self,
+        all: &'a Records<'_>,
+        given_up: Range<usize>,
         reason: Reason,
         attempts: u32,
-        error: Option<&HandlerError>,
-    ) {
-        let dropped = self.metrics.records_dropped.with_label_values(&[reason.label()]);
-        dropped.inc_by(records.len() as u64);
-        let digits = |record: Option<&Record>| record.map(|r| r.sequence_digits().to_owned());
+        error: Option<&'a HandlerError>,
+    ) -> Letter<'a> {
+        let Records { shard, records, envelope } = all;
+        let (records, stream) = (&records[given_up], self.stream.as_str());
+        Letter { shard, stream, records, envelope, reason, attempts, error }
+    }
+
+    /// Drops records, or posts them and waits until they are taken; counted, and a line
+    /// in the log for each time.
+    async fn give_up(
+        &self,
+        letter: Letter<'_>,
+        drain: &CancellationToken,
+    ) -> Result<(), Undelivered> {
+        let Letter { shard, records, reason, attempts, error, .. } = &letter;
+        let count = records.len() as u64;
+        let (first, last) =
+            (records[0].sequence_digits(), records[records.len() - 1].sequence_digits());
+        let error = error.map(tracing::field::display);
+        let letters = match &self.on_failure {
+            OnFailure::Drop => {
+                self.metrics.records_dropped.with_label_values(&[reason.label()]).inc_by(count);
+                warn!(
+                    %shard, reason = reason.label(), records = count, attempts, first, last, error,
+                    "records are given up and dropped, as ON_FAILURE=none has it"
+                );
+                return Ok(());
+            }
+            OnFailure::Post(letters) => letters,
+        };
+        let mut retry = RETRY;
+        loop {
+            let posting = tokio::time::timeout(self.timeout, letters.post(&letter, clock::now()));
+            let why = match posting.await {
+                Ok(Ok(())) => break,
+                Ok(Err(why)) => why,
+                Err(_) => "no answer in time".to_owned(),
+            };
+            let wait = retry.next(fastrand::f64());
+            if retry.failures().is_power_of_two() {
+                warn!(
+                    %shard, %why, first, last, retry_in_ms = wait.as_millis() as u64,
+                    "records that are given up could not be posted to ON_FAILURE; their shard waits"
+                );
+            }
+            self.board.shard(shard, |status| {
+                status.state = ShardState::Retrying;
+                status.failed_attempts = Some(*attempts);
+            });
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return Err(Undelivered),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        if retry.failures() > 0 {
+            self.board.shard(shard, |status| {
+                status.state = ShardState::Reading;
+                status.failed_attempts = None;
+            });
+        }
+        self.metrics.records_dead_lettered.inc_by(count);
         warn!(
-            %shard, reason = reason.label(), records = records.len(), attempts,
-            first = digits(records.first()), last = digits(records.last()),
-            error = error.map(tracing::field::display),
-            "records are given up and dropped, as ON_FAILURE=none has it"
+            %shard, reason = reason.label(), records = count, attempts, first, last, error,
+            "records are given up and were posted to ON_FAILURE"
         );
+        Ok(())
     }
 }
 

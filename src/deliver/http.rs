@@ -8,6 +8,7 @@ use super::{Batch, Handler, HandlerError, Response, Secrets, partial};
 use crate::causes;
 use crate::clock;
 use crate::record::{Event, Record};
+use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -77,11 +78,10 @@ pub(super) fn client() -> Result<Client, reqwest::Error> {
         .build()
 }
 
-/// What stays the same when a batch is sent again, in letters that a signature allows.
-fn identity(batch: &Batch<'_>) -> String {
+/// What stays the same when records are sent again, in letters that a signature allows.
+pub(super) fn identity(shard: &ShardId, records: &[Record]) -> String {
     let digits = |record: Option<&Record>| record.map_or("", Record::sequence_digits).to_owned();
-    let records = batch.records();
-    format!("{}_{}_{}", batch.shard, digits(records.first()), digits(records.last()))
+    format!("{shard}_{}_{}", digits(records.first()), digits(records.last()))
 }
 
 #[async_trait]
@@ -94,7 +94,8 @@ impl Handler for HttpHandler {
         let event = batch.event();
         let mut request = self.client.post(self.url.clone());
         if let Some(secrets) = &self.secrets {
-            let headers = secrets.sign(identity(batch), clock::now(), &event);
+            let headers =
+                secrets.sign(identity(&batch.shard, batch.records()), clock::now(), &event);
             request = request
                 .header("webhook-id", headers.id)
                 .header("webhook-timestamp", headers.timestamp)

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Counters by their name in CloudWatch.
-type Counts = [(&'static str, u64); 5];
+type Counts = [(&'static str, u64); 6];
 
 /// The lines of one consumer.
 pub struct Emf {
@@ -108,6 +108,7 @@ fn counts(metrics: &Metrics) -> Counts {
         ("InvokedEventCount", metrics.records_invoked.get()),
         ("FailedInvokeEventCount", metrics.records_failed.get()),
         ("DroppedEventCount", dropped),
+        ("OnFailureDestinationDeliveredEventCount", metrics.records_dead_lettered.get()),
         ("Gaps", metrics.gaps.get()),
     ]
 }

@@ -147,6 +147,8 @@ metrics! {
     records_delivered: IntCounter("streamgate_records_delivered_total");
     /// Stream records given up by policy and dropped, as ON_FAILURE=none has it, by why.
     records_dropped: IntCounterVec("streamgate_records_dropped_total", &["reason"]);
+    /// Stream records given up by policy and taken by the destination that ON_FAILURE names.
+    records_dead_lettered: IntCounter("streamgate_records_dead_lettered_total");
     /// Stretches of a shard that left the stream before they were read: their records are lost to this consumer.
     gaps: IntCounter("streamgate_gaps_total");
     /// Invocations of the handler, by how they ended.

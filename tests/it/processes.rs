@@ -349,6 +349,51 @@ async fn a_partial_answer_over_http_brings_the_rest_again_and_a_limit_drops_it()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_given_up_is_posted_with_its_payload_and_its_shard_waits_until_it_is_taken() {
+    let stage = Stage::new("processes-letters", 1).await;
+    let (endpoint, letters) = (Endpoint::start().await, Endpoint::start().await);
+    put_rounds(&stage.simulator, 3, 0..1);
+    endpoint.script([Answer::Status(500), Answer::Status(500)]);
+    letters.script([Answer::Status(503), Answer::Close]);
+    let variables = [
+        ("HANDLER", endpoint.url.as_str()),
+        ("MAXIMUM_RETRY_ATTEMPTS", "1"),
+        ("ON_FAILURE", letters.url.as_str()),
+    ];
+    let consumer = stage.consumer(&variables).await;
+    letters.until_distinct(3).await;
+    // One of the next round, so that what comes after it is seen to come after it.
+    put_rounds(&stage.simulator, 1, 1..2);
+    endpoint.until_distinct(1).await;
+    let metric = async |name: &str| consumer.metric(&format!("streamgate_{name}")).await;
+    assert_eq!(metric("records_dead_lettered_total").await, 3.0);
+    assert_eq!(metric("records_dropped_total{reason=\"retries\"}").await, 0.0);
+    let tried = endpoint.invocations();
+    assert_eq!(tried.iter().map(|i| i.records.len()).collect::<Vec<_>>(), [3, 3, 1]);
+    let posted = letters.invocations();
+    let [refused, _, taken] = &posted[..] else { panic!("three posts: {posted:#?}") };
+    assert!(tried[2].at > taken.at, "its shard waited");
+    let letter: Value = serde_json::from_slice(&taken.body).unwrap();
+    let id = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["requestContext"].clone();
+    assert_eq!(letter["requestContext"], id(&refused.body), "the same when it is sent again");
+    assert_eq!(letter["requestContext"]["condition"], "RetryAttemptsExhausted");
+    assert_eq!(letter["requestContext"]["approximateInvokeCount"], 2);
+    let event: Value = serde_json::from_str(letter["payload"].as_str().unwrap()).unwrap();
+    let invoked: Value = serde_json::from_slice(&tried[0].body).unwrap();
+    assert_eq!(event, invoked, "its payload is what the handler got");
+    let info = &letter["DDBStreamBatchInfo"];
+    assert_eq!(info["batchSize"], 3);
+    let number = |at: usize| &event["Records"][at]["dynamodb"]["SequenceNumber"];
+    assert_eq!((&info["startSequenceNumber"], &info["endSequenceNumber"]), (number(0), number(2)));
+    assert_eq!(info["streamArn"], event["Records"][0]["eventSourceARN"]);
+    let answer = letter["streamgate"]["lastError"].as_str().unwrap();
+    assert!(answer.contains("500"), "{answer}");
+    let ended = consumer.stop().await;
+    let log = ended.stderr.join("\n");
+    assert!(log.contains("were posted to ON_FAILURE") && !log.contains(&letters.url), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signed_requests_are_what_standard_webhooks_expects_and_keep_their_id() {
     let stage = Stage::new("processes-signed", 1).await;
     let endpoint = Endpoint::start().await;

@@ -173,7 +173,7 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let invocation = Invocation {
         method: head.method.to_string(),
         path: head.uri.to_string(),
-        records: read_event(shard.unwrap_or_default(), &body),
+        records: read_event(shard.unwrap_or_default(), payload(&body).as_bytes()),
         headers: head.headers,
         body,
         at: Instant::now(),
@@ -231,6 +231,13 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         }
     };
     Ok(response.expect("fixed headers are valid"))
+}
+
+/// The event in a dead letter, or the body itself where it is the event.
+fn payload(body: &[u8]) -> String {
+    let letter: Result<serde_json::Value, _> = serde_json::from_slice(body);
+    let payload = letter.ok().and_then(|letter| letter["payload"].as_str().map(str::to_owned));
+    payload.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned())
 }
 
 fn text(text: &'static str) -> Body {

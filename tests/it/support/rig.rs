@@ -11,7 +11,7 @@ use std::time::Duration;
 use streamgate::arn::StreamArn;
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::{Consumer, ConsumerError, ConsumerSettings};
-use streamgate::deliver::{Batch, Handler, HandlerError, Response, RetrySettings};
+use streamgate::deliver::{Batch, Handler, HandlerError, OnFailure, Response, RetrySettings};
 use streamgate::lineage::StartingPosition;
 use streamgate::polling::PollIntervals;
 use streamgate::progress::Progress;
@@ -39,6 +39,7 @@ pub fn settings() -> ConsumerSettings {
         batches: BatchSettings { size: 100, window: Duration::ZERO },
         handler_timeout: Duration::from_secs(60),
         retries: RetrySettings::default(),
+        on_failure: OnFailure::Drop,
         poll_intervals: PollIntervals {
             min: Duration::from_millis(200),
             max: Duration::from_secs(1),

@@ -1,0 +1,124 @@
+//! What becomes of records that are given up, `ON_FAILURE`.
+//!
+//! Owns the document in which they are posted: Lambda's for a destination in S3, with
+//! their event as its payload. Does not decide who is given up. Invariant: records count
+//! as kept only after the destination took them with a 2xx.
+
+use super::http::{client, identity};
+use super::{HandlerError, Reason};
+use crate::causes;
+use crate::record::{EventEnvelope, Record};
+use crate::source::ShardId;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Url};
+use serde_json::json;
+use std::fmt;
+use std::time::SystemTime;
+
+/// `ON_FAILURE`
+#[derive(Clone, Debug, Default)]
+pub enum OnFailure {
+    /// `none`: they are dropped and counted.
+    #[default]
+    Drop,
+    /// `http(s)://…`: they are posted there; the shard waits until they are taken.
+    Post(LetterBox),
+}
+
+/// Where records that are given up are posted.
+#[derive(Clone)]
+pub struct LetterBox {
+    client: Client,
+    url: Url,
+}
+
+/// Records that are given up, and why.
+pub(super) struct Letter<'a> {
+    pub shard: &'a ShardId,
+    pub stream: &'a str,
+    pub records: &'a [Record],
+    pub envelope: &'a EventEnvelope,
+    pub reason: Reason,
+    /// Invocations that they have been in.
+    pub attempts: u32,
+    /// The last of them; none where they were too old to be tried.
+    pub error: Option<&'a HandlerError>,
+}
+
+impl LetterBox {
+    /// Posts to `url`.
+    ///
+    /// # Errors
+    /// When TLS roots cannot be loaded.
+    pub fn new(url: Url) -> Result<Self, reqwest::Error> {
+        Ok(Self { client: client()?, url })
+    }
+
+    /// Posts one letter.
+    ///
+    /// # Errors
+    /// A fragment, when it was not taken.
+    pub(super) async fn post(&self, letter: &Letter<'_>, now: SystemTime) -> Result<(), String> {
+        let request = self.client.post(self.url.clone());
+        let request = request.header(CONTENT_TYPE, "application/json").body(letter.document(now));
+        // The URL may hold a password.
+        let answer = request.send().await.map_err(|e| causes::in_a_line(&e.without_url()))?;
+        let status = answer.status();
+        if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+    }
+}
+
+impl fmt::Debug for LetterBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LetterBox")
+    }
+}
+
+impl Letter<'_> {
+    /// As Lambda writes it, with `streamgate` as a member of our own.
+    fn document(&self, now: SystemTime) -> String {
+        let (first, last) = (self.records.first(), self.records.last());
+        let digits =
+            |record: Option<&Record>| record.map_or("", Record::sequence_digits).to_owned();
+        let arrival = |record: Option<&Record>| {
+            let created = record.and_then(Record::created);
+            created.map(|at| humantime::format_rfc3339_seconds(at).to_string())
+        };
+        let condition = match self.reason {
+            Reason::Retries => "RetryAttemptsExhausted",
+            // Lambda's documents do not name its own.
+            Reason::Age => "MaximumRecordAgeExceeded",
+        };
+        let payload = self.envelope.event(self.records).to_vec();
+        let mut document = json!({
+            "requestContext": {
+                // The same when it is sent again.
+                "requestId": identity(self.shard, self.records),
+                "condition": condition,
+                "approximateInvokeCount": self.attempts,
+            },
+            "version": "1.0",
+            "timestamp": humantime::format_rfc3339_millis(now).to_string(),
+            "DDBStreamBatchInfo": {
+                "shardId": self.shard.as_str(),
+                "startSequenceNumber": digits(first),
+                "endSequenceNumber": digits(last),
+                "approximateArrivalOfFirstRecord": arrival(first),
+                "approximateArrivalOfLastRecord": arrival(last),
+                "batchSize": self.records.len(),
+                "streamArn": self.stream,
+            },
+            "payload": String::from_utf8_lossy(&payload),
+            "streamgate": {
+                "reason": self.reason.label(),
+                "lastError": self.error.map(ToString::to_string),
+            },
+        });
+        if self.error.is_some() {
+            document["responseContext"] = json!({
+                "statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled",
+            });
+        }
+        document.to_string()
+    }
+}
