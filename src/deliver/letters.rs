@@ -86,8 +86,8 @@ impl Letter<'_> {
         };
         let condition = match self.reason {
             Reason::Retries => "RetryAttemptsExhausted",
-            // Lambda's documents do not name its own.
-            Reason::Age => "MaximumRecordAgeExceeded",
+            // Not in Lambda's documents; seen in what it has written.
+            Reason::Age => "RecordAgeExceeded",
         };
         let payload = self.envelope.event(self.records).to_vec();
         let mut document = json!({
