@@ -122,3 +122,57 @@ impl Letter<'_> {
         document.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::parse_page;
+    use bytes::Bytes;
+    use serde_json::Value;
+
+    #[test]
+    fn records_that_were_too_old_to_be_tried_have_no_answer() {
+        let page = r#"{"Records":[
+            {"dynamodb":{"SequenceNumber":"100","ApproximateCreationDateTime":1.7e9}},
+            {"dynamodb":{"SequenceNumber":"101","ApproximateCreationDateTime":1700000001}}]}"#;
+        let records = parse_page(&Bytes::from(page)).unwrap().records;
+        let stream = "arn:aws:dynamodb:eu-west-1:1:table/cats/stream/2026";
+        let envelope = EventEnvelope::new(&stream.parse().unwrap());
+        let shard = ShardId::from("shardId-1");
+        let letter = Letter {
+            shard: &shard,
+            stream,
+            records: &records,
+            envelope: &envelope,
+            reason: Reason::Age,
+            attempts: 0,
+            error: None,
+        };
+        let mut document: Value =
+            serde_json::from_str(&letter.document(SystemTime::UNIX_EPOCH)).unwrap();
+        let payload = document.as_object_mut().unwrap().remove("payload").unwrap();
+        assert_eq!(payload, String::from_utf8(envelope.event(&records).to_vec()).unwrap());
+        assert_eq!(
+            document,
+            json!({
+                "requestContext": {
+                    "requestId": "shardId-1_100_101",
+                    "condition": "RecordAgeExceeded",
+                    "approximateInvokeCount": 0,
+                },
+                "version": "1.0",
+                "timestamp": "1970-01-01T00:00:00.000Z",
+                "DDBStreamBatchInfo": {
+                    "shardId": "shardId-1",
+                    "startSequenceNumber": "100",
+                    "endSequenceNumber": "101",
+                    "approximateArrivalOfFirstRecord": "2023-11-14T22:13:20Z",
+                    "approximateArrivalOfLastRecord": "2023-11-14T22:13:21Z",
+                    "batchSize": 2,
+                    "streamArn": stream,
+                },
+                "streamgate": {"reason": "age", "lastError": null},
+            })
+        );
+    }
+}
