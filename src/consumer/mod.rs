@@ -11,18 +11,16 @@ mod error;
 mod guard;
 mod ledger;
 mod life;
+mod settings;
 pub mod shard;
 mod shards;
 
 pub use error::ConsumerError;
+pub use settings::ConsumerSettings;
 
-use crate::arn::StreamArn;
 use crate::backoff::Backoff;
-use crate::batch::BatchSettings;
 use crate::budget::Budget;
-use crate::deliver::{Deliverer, Handler, OnFailure, RetrySettings};
-use crate::lineage::StartingPosition;
-use crate::polling::PollIntervals;
+use crate::deliver::{Deliverer, Handler};
 use crate::progress::{Lease, LeaseKey, Progress, ProgressError, WorkerId};
 use crate::reader::ReaderContext;
 use crate::source::{Source, SourceError, SourceErrorKind, SourceOperation, StreamDescription};
@@ -46,38 +44,6 @@ const CREDENTIAL_TRIES: u32 = 5;
 
 /// A listing older than this may show shards that are long gone.
 const LISTING_LIFE: Duration = Duration::from_secs(10);
-
-/// How a consumer behaves. The names are those of the settings.
-#[derive(Clone, Debug)]
-pub struct ConsumerSettings {
-    /// `STREAM_ARN`.
-    pub stream: StreamArn,
-    /// `STARTING_POSITION`: where to begin when there is no progress.
-    pub starting_position: StartingPosition,
-    /// `BATCH_SIZE` and `MAXIMUM_BATCHING_WINDOW_IN_SECONDS`.
-    pub batches: BatchSettings,
-    /// `HANDLER_TIMEOUT`.
-    pub handler_timeout: Duration,
-    /// `MAXIMUM_RETRY_ATTEMPTS`, `MAXIMUM_RECORD_AGE_IN_SECONDS` and
-    /// `BISECT_BATCH_ON_FUNCTION_ERROR`.
-    pub retries: RetrySettings,
-    /// `ON_FAILURE`: what becomes of records that are given up.
-    pub on_failure: OnFailure,
-    /// `POLL_INTERVAL_MIN` and `POLL_INTERVAL_MAX`.
-    pub poll_intervals: PollIntervals,
-    /// `FAILOVER_TIME`: the silence after which another worker takes over.
-    pub failover_time: Duration,
-    /// `CHECKPOINT_INTERVAL`.
-    pub checkpoint_interval: Duration,
-    /// `SHUTDOWN_GRACE`: how long a stop may take.
-    pub shutdown_grace: Duration,
-    /// `MAX_BUFFERED_BYTES`.
-    pub max_buffered_bytes: usize,
-    /// The name of the streamed table's partition key, where it is known: items of any
-    /// consumer's progress in that table come back in the stream and are left out. Where
-    /// it is not set, the stream is asked.
-    pub own_records_key: Option<String>,
-}
 
 /// One worker of a stream.
 pub struct Consumer {
