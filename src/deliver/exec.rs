@@ -2,21 +2,26 @@
 //! line each.
 //!
 //! Owns the children: one for each batch at a time, kept for the next one, ended with
-//! this process. Their stderr is this process'. Invariant: a child whose answer did not
-//! come, or not as a line, is ended and never asked again; so an answer is always that
-//! of the batch before it.
+//! this process. Their stderr is this process'; of its environment they get all but its
+//! secrets. Invariant: a child whose answer did not come, or not as one line, is ended and
+//! never asked again; so an answer is always that of the batch before it.
 
 use super::{Batch, Handler, HandlerError, Response, partial};
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use std::process::Stdio;
 use std::sync::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::info;
 
 /// The longest line that is read as an answer.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
+
+/// Who works for a batch has no business with the progress.
+const SECRETS: [&str; 2] = ["API_TOKEN", "HANDLER_SECRET"];
 
 /// Runs a program for the batches.
 pub struct ExecHandler {
@@ -42,10 +47,17 @@ impl ExecHandler {
     }
 
     fn worker(&self) -> Result<Worker, HandlerError> {
-        if let Some(worker) = self.idle.lock().expect("no panic while held").pop() {
-            return Ok(worker);
+        while let Some(mut worker) = self.idle() {
+            match worker.unfit() {
+                None => return Ok(worker),
+                Some(why) => info!(program = self.program, why, "another child is started"),
+            }
         }
-        let started = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
+        let started = command
             .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -57,6 +69,10 @@ impl ExecHandler {
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         Ok(Worker { child, stdin, stdout })
+    }
+
+    fn idle(&self) -> Option<Worker> {
+        self.idle.lock().expect("no panic while held").pop()
     }
 }
 
@@ -79,6 +95,22 @@ impl Handler for ExecHandler {
 }
 
 impl Worker {
+    /// Why it cannot be asked, where that is so: a batch must not pay for what its child did
+    /// while it had none.
+    fn unfit(&mut self) -> Option<String> {
+        match self.child.try_wait() {
+            Ok(None) => {}
+            Ok(Some(status)) => return Some(format!("the one before ended ({status})")),
+            Err(error) => return Some(error.to_string()),
+        }
+        let said = self.stdout.fill_buf().now_or_never()?;
+        Some(match said {
+            Ok([]) => "the one before closed its stdout".to_owned(),
+            Ok(_) => "the one before wrote to stdout without being asked".to_owned(),
+            Err(error) => error.to_string(),
+        })
+    }
+
     /// Hands a line over and waits for the one that answers it. Both at once: a program
     /// may begin to answer before it has read all.
     async fn ask(&mut self, line: &[u8]) -> Result<Vec<u8>, HandlerError> {
@@ -92,6 +124,10 @@ impl Worker {
         let reading = bounded.read_until(b'\n', &mut answer);
         let (written, read) = tokio::join!(writing, reading);
         if answer.pop() == Some(b'\n') && written.is_ok() && read.is_ok() {
+            if !stdout.buffer().is_empty() {
+                let message = "the program answered more than one line";
+                return Err(HandlerError::failed(message));
+            }
             return Ok(answer);
         }
         if answer.len() as u64 >= MAX_ANSWER_BYTES {

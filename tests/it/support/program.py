@@ -7,6 +7,8 @@ import sys
 import time
 
 got = sys.argv[1]
+# Ends after each answer.
+leaves = sys.argv[2:] == ["leaves"]
 
 
 def once(what):
@@ -18,7 +20,8 @@ def once(what):
         return False
 
 
-print("the program is here", file=sys.stderr, flush=True)
+secret = "and knows a secret" if "API_TOKEN" in os.environ else ""
+print("the program is here", secret, file=sys.stderr, flush=True)
 for line in sys.stdin:
     failed = []
     for record in json.loads(line)["Records"]:
@@ -33,4 +36,8 @@ for line in sys.stdin:
         elif not failed:
             with open(got, "a") as lines:
                 lines.write(f"{image['PK']['S']} {n}\n")
-    print(json.dumps({"batchItemFailures": failed}), flush=True)
+    answer = json.dumps({"batchItemFailures": failed})
+    talks = any(r["dynamodb"]["NewImage"]["n"]["N"] == "6" for r in json.loads(line)["Records"])
+    print(answer + "\nby the way" if talks and once("talks") else answer, flush=True)
+    if leaves:
+        break
