@@ -127,10 +127,10 @@ ROWS = {
     ],
     "Throughput": [
         graph("Records", RECORDS,
-              "Read from the stream, handed to the handler (each attempt counts again), and taken by it. Own are Streamgate's own progress items where the table streams to itself; before the start are those older than the starting position. Neither is delivered.",
+              "Read from the stream, handed to the handler (each attempt counts again), and taken by it. Own are Streamgate's own progress items where the table streams to itself; filtered are those that FILTER_CRITERIA leaves out, before the start those older than the starting position. None of these is delivered.",
               [(per_second(f"streamgate_records_{name}_total"), f"{{{{job}}}} {legend}")
                for name, legend in [("polled", "read"), ("invoked", "handed over"), ("delivered", "delivered"),
-                                    ("own", "own"), ("before_start", "before the start")]], width=12),
+                                    ("filtered", "filtered"), ("own", "own"), ("before_start", "before the start")]], width=12),
         graph("Batch size", "none",
               "Records in a batch at its first attempt, up to BATCH_SIZE. Small ones at a long delay: raise the batching window or look at the handler.",
               quantiles("streamgate_batch_records"), width=12),

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod consumer;
 pub mod deliver;
+pub mod filter;
 pub mod frontier;
 pub mod lineage;
 #[cfg(feature = "local")]

@@ -53,6 +53,9 @@ async fn stream(config: &ConsumerConfig, aws: &SdkConfig) -> Vec<Finding> {
             "the stream is disabled: what is left in it can be read for a day; enable the table's stream again and take its new ARN",
         ),
     });
+    if let Some(fault) = config.settings.filter.fault_with(view) {
+        found.push(Finding::bad(fault));
+    }
     let Some(shard) = listing.shards.last() else {
         found.push(Finding::open("the stream lists no shard yet that could be read"));
         return found;

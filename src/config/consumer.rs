@@ -12,6 +12,7 @@ use crate::budget::MIN_BUDGET_BYTES;
 use crate::clock;
 use crate::consumer::ConsumerSettings;
 use crate::deliver::Secrets;
+use crate::filter::FilterCriteria;
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use crate::progress::{ApiToken, ClientSettings, TableSettings};
@@ -126,6 +127,7 @@ pub fn consumer(
             .then_some(())
             .ok_or_else(|| format!("is {text:?}; ReportBatchItemFailures or nothing is allowed"))
     });
+    let filter = values.read("FILTER_CRITERIA", FilterCriteria::parse);
     let starting_position = starting_position(&mut values, now);
     let batch_size = values.number("BATCH_SIZE", 1, 10_000);
     let window = values.number("MAXIMUM_BATCHING_WINDOW_IN_SECONDS", 0, 300);
@@ -150,6 +152,7 @@ pub fn consumer(
             settings: ConsumerSettings {
                 stream,
                 starting_position: starting_position?,
+                filter: filter.unwrap_or_default(),
                 batches: BatchSettings {
                     size: usize::try_from(batch_size?).ok()?,
                     window: Duration::from_secs(window?),

@@ -153,6 +153,13 @@ pub const SETTINGS: &[Setting] = &[
         "With AT_TIMESTAMP: RFC 3339 in UTC (2026-01-02T03:04:05Z) or seconds since the epoch; not in the future.",
     ),
     setting(
+        "FILTER_CRITERIA",
+        "JSON",
+        "",
+        BOTH,
+        "Which records the handler gets, as Lambda has it: {\"Filters\":[{\"Pattern\":\"…\"}]}, up to 10, of which one has to match; the others are counted and passed over.",
+    ),
+    setting(
         "BATCH_SIZE",
         "COUNT",
         "100",
@@ -293,5 +300,4 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Names of the design that mean something only once their feature is built. Setting one
 /// is refused, for ignoring it would promise what is not kept.
-pub const NOT_BUILT: &[&str] =
-    &["PARALLELIZATION_FACTOR", "FILTER_CRITERIA", "TUMBLING_WINDOW_IN_SECONDS"];
+pub const NOT_BUILT: &[&str] = &["PARALLELIZATION_FACTOR", "TUMBLING_WINDOW_IN_SECONDS"];

@@ -1,10 +1,12 @@
 //! Sorts what the reader brings into work: batches, and positions passed without any.
 //!
-//! Owns the order in which things are worked: own records are left out here, gaps and
-//! the end of a shard wait for the batch before them. Delivers nothing. Invariant: what
-//! comes out is what went in, in order, less the consumers' own records.
+//! Owns the order in which things are worked: own records and those that the filter
+//! drops are left out here, gaps and the end of a shard wait for the batch before them.
+//! Delivers nothing. Invariant: what comes out is what went in, in order, less the
+//! records left out, each of which is counted.
 
 use crate::batch::Batcher;
+use crate::filter::FilterCriteria;
 use crate::frontier::Mark;
 use crate::progress::{Gap, Position, is_own as own_keys};
 use crate::reader::Read;
@@ -30,8 +32,23 @@ pub(super) enum Work {
 
 enum Entry {
     Record(Record),
-    Passed(Mark),
+    /// A position that nothing has to be delivered for, and when its record was written.
+    Passed(Mark, Option<SystemTime>),
     End,
+}
+
+/// Which records the handler is not to have.
+pub(super) struct Sieve<'a> {
+    /// By which own records are recognised.
+    pub own_key: Option<&'a str>,
+    /// What the handler asked for.
+    pub filter: &'a FilterCriteria,
+}
+
+impl Sieve<'_> {
+    fn is_own(&self, record: &Record) -> bool {
+        self.own_key.is_some_and(|key| record.keys().is_some_and(|keys| own_keys(keys, key)))
+    }
 }
 
 /// Sorts what the reader brings into batches.
@@ -39,13 +56,13 @@ pub(super) struct Desk<'a> {
     inbox: mpsc::Receiver<Read>,
     pending: VecDeque<Entry>,
     batcher: Batcher,
-    /// Own records passed behind the last record of the batch being filled.
+    /// Records left out behind the last record of the batch being filled.
     through: Option<Position>,
     /// The last page was empty: there was nothing more to read then.
     at_tip: bool,
-    /// When the last record handed out was written.
-    delivered: Option<SystemTime>,
-    own_key: Option<&'a str>,
+    /// When the last record was written that was handed out or left out.
+    passed: Option<SystemTime>,
+    sieve: Sieve<'a>,
     metrics: &'a Metrics,
     /// Shows since when records wait.
     show: &'a (dyn Fn(Option<SystemTime>) + Send + Sync),
@@ -56,7 +73,7 @@ impl<'a> Desk<'a> {
     pub fn new(
         inbox: mpsc::Receiver<Read>,
         batcher: Batcher,
-        own_key: Option<&'a str>,
+        sieve: Sieve<'a>,
         metrics: &'a Metrics,
         show: &'a (dyn Fn(Option<SystemTime>) + Send + Sync),
     ) -> Self {
@@ -66,8 +83,8 @@ impl<'a> Desk<'a> {
             batcher,
             through: None,
             at_tip: true,
-            delivered: None,
-            own_key,
+            passed: None,
+            sieve,
             metrics,
             show,
         }
@@ -112,8 +129,11 @@ impl<'a> Desk<'a> {
                         return Some(self.close_batch());
                     }
                 }
-                Entry::Passed(mark) if self.batcher.is_empty() => return Some(Work::Passed(mark)),
-                Entry::Passed(mark) if mark.gap.is_none() => self.through = Some(mark.position),
+                Entry::Passed(mark, written) if self.batcher.is_empty() => {
+                    self.passed = written.or(self.passed);
+                    return Some(Work::Passed(mark));
+                }
+                Entry::Passed(mark, _) if mark.gap.is_none() => self.through = Some(mark.position),
                 Entry::End if self.batcher.is_empty() => return Some(Work::End),
                 waits => {
                     self.pending.push_front(waits);
@@ -127,7 +147,7 @@ impl<'a> Desk<'a> {
     fn close_batch(&mut self) -> Work {
         let records = self.batcher.take();
         let last = records.last().expect("only batches with records are closed");
-        self.delivered = last.created();
+        self.passed = last.created();
         let position =
             self.through.take().unwrap_or_else(|| Position::After(last.sequence_number()));
         Work::Batch(records, Mark { position, quiet: false, gap: None })
@@ -138,24 +158,27 @@ impl<'a> Desk<'a> {
             Read::Page { gap, records } => {
                 self.pass_gap(gap);
                 self.at_tip = records.is_empty();
-                let last = records.last().map(Record::sequence_number);
-                let count = records.len();
-                let mut last_is_own = false;
+                // The last of the records left out since the last one kept, and whether
+                // all of them are own.
+                let mut left_out: Option<(Record, bool)> = None;
                 for record in records {
-                    last_is_own = self.own_key.is_some_and(|key| is_own(&record, key));
-                    if last_is_own {
+                    let is_own = self.sieve.is_own(&record);
+                    if is_own {
                         self.metrics.records_own.inc();
-                    } else {
+                    } else if self.sieve.filter.passes(&record) {
+                        left_out = None;
                         self.pending.push_back(Entry::Record(record));
+                        continue;
+                    } else {
+                        self.metrics.records_filtered.inc();
                     }
+                    let quiet = left_out.is_none_or(|(_, quiet)| quiet) && is_own;
+                    left_out = Some((record, quiet));
                 }
-                if let Some(last) = last.filter(|_| count > 0 && last_is_own) {
-                    let position = Position::After(last);
-                    self.pending.push_back(Entry::Passed(Mark {
-                        position,
-                        quiet: true,
-                        gap: None,
-                    }));
+                if let Some((last, quiet)) = left_out {
+                    let position = Position::After(last.sequence_number());
+                    let mark = Mark { position, quiet, gap: None };
+                    self.pending.push_back(Entry::Passed(mark, last.created()));
                 }
             }
             Read::End { gap } => {
@@ -169,22 +192,18 @@ impl<'a> Desk<'a> {
     fn pass_gap(&mut self, gap: Option<Gap>) {
         if gap.is_some() {
             let mark = Mark { position: Position::TrimHorizon, quiet: false, gap };
-            self.pending.push_back(Entry::Passed(mark));
+            self.pending.push_back(Entry::Passed(mark, None));
         }
     }
 
     /// When the oldest record was written that waits to be delivered; while none waits
-    /// and there may be more to read, when the last one was.
+    /// and there may be more to read, when the last one was that was passed.
     fn behind_since(&self) -> Option<SystemTime> {
         let waiting = self.pending.iter().find_map(|entry| match entry {
             Entry::Record(record) => record.created(),
             _ => None,
         });
         let in_batch = self.batcher.first().and_then(Record::created);
-        in_batch.or(waiting).or(self.delivered.filter(|_| !self.at_tip))
+        in_batch.or(waiting).or(self.passed.filter(|_| !self.at_tip))
     }
-}
-
-fn is_own(record: &Record, partition_key: &str) -> bool {
-    record.keys().is_some_and(|keys| own_keys(keys, partition_key))
 }

@@ -161,6 +161,10 @@ impl Consumer {
                     Ok(listing) => {
                         self.board.prove(SourceOperation::DescribeStream);
                         self.board.well(Part::Stream);
+                        let view_type = listing.view_type.as_deref().unwrap_or_default();
+                        if let Some(fault) = self.settings.filter.fault_with(view_type) {
+                            return Err(ConsumerError::Invalid(fault));
+                        }
                         return Ok(listing);
                     }
                     Err(error) if may_pass(&error) => (Part::Stream, error.to_string()),

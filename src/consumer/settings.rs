@@ -6,6 +6,7 @@
 use crate::arn::StreamArn;
 use crate::batch::BatchSettings;
 use crate::deliver::{OnFailure, RetrySettings};
+use crate::filter::FilterCriteria;
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct ConsumerSettings {
     pub stream: StreamArn,
     /// `STARTING_POSITION`: where to begin when there is no progress.
     pub starting_position: StartingPosition,
+    /// `FILTER_CRITERIA`: which records the handler gets at all.
+    pub filter: FilterCriteria,
     /// `BATCH_SIZE` and `MAXIMUM_BATCHING_WINDOW_IN_SECONDS`.
     pub batches: BatchSettings,
     /// `HANDLER_TIMEOUT`.

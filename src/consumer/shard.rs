@@ -1,14 +1,15 @@
-//! One shard from its position to its end: read, leave out own records, batch, deliver,
-//! checkpoint.
+//! One shard from its position to its end: read, filter, batch, deliver, checkpoint.
 //!
 //! Owns the order of these five and nothing of how they are done. The reader runs ahead
 //! by a few pages while the handler works. Invariant: the position moves only over
-//! records that were delivered or are the consumer's own.
+//! records that were delivered, or that the handler is not to have: the consumer's own and
+//! those that the filter drops.
 
-use super::desk::{Desk, Work};
+use super::desk::{Desk, Sieve, Work};
 use crate::batch::{BatchSettings, Batcher};
 use crate::checkpoint::{LeaseLost, ShardCheckpoint};
 use crate::deliver::{Deliverer, Records, Undelivered};
+use crate::filter::FilterCriteria;
 use crate::frontier::{Frontier, Mark};
 use crate::progress::Position;
 use crate::reader::{Read, Reader};
@@ -59,6 +60,8 @@ pub struct ShardConsumer {
     /// The name of the partition key where the stream is that of the table progress is
     /// kept in, and own records have to be left out.
     pub own_key: Option<String>,
+    /// Which records the handler gets.
+    pub filter: FilterCriteria,
     /// When a batch goes out.
     pub batches: BatchSettings,
     /// What is the same in every record.
@@ -93,7 +96,7 @@ impl ShardConsumer {
         let mut desk = Desk::new(
             inbox,
             Batcher::new(self.batches, self.envelope.clone()),
-            self.own_key.as_deref(),
+            Sieve { own_key: self.own_key.as_deref(), filter: &self.filter },
             &self.metrics,
             &show,
         );

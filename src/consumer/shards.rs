@@ -281,7 +281,7 @@ impl<'a> Shards<'a> {
         let checkpoint =
             self.checkpointer.shard(shard.clone(), item.lease.clone(), stop.abandon.clone());
         let (batches, envelope) = (consumer.settings.batches, self.envelope.clone());
-        let own_key = self.own_key.clone();
+        let (own_key, filter) = (self.own_key.clone(), consumer.settings.filter.clone());
         let (deliverer, metrics) = (consumer.deliverer.clone(), Arc::clone(&consumer.metrics));
         let board = Arc::clone(&consumer.board);
         self.running_ids.insert(shard.clone());
@@ -300,6 +300,7 @@ impl<'a> Shards<'a> {
                 shard,
                 reader,
                 own_key,
+                filter,
                 batches,
                 envelope,
                 deliverer,

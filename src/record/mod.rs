@@ -12,6 +12,7 @@ mod sequence_number;
 
 pub use event::{Event, EventEnvelope, MAX_EVENT_BYTES};
 pub use page::{MalformedPage, RawPage, parse_page};
+pub(crate) use scan::{ScanError, Scanner};
 pub use sequence_number::{NotASequenceNumber, SequenceNumber, compare};
 
 use crate::budget::Charge;
@@ -50,6 +51,11 @@ impl Record {
     /// The record's JSON exactly as GetRecords answered it.
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The same as text.
+    pub fn as_text(&self) -> &str {
+        self.text(&(0..self.bytes.len() as u32))
     }
 
     /// The digits of the record's sequence number, without allocating.

@@ -22,6 +22,18 @@ pub(crate) struct ScanError {
     at: usize,
 }
 
+impl ScanError {
+    /// What was found or missed there.
+    pub(crate) fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// The byte at which it was.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+}
+
 type Scanned<T> = Result<T, ScanError>;
 
 /// A place in the text that only moves forward.
@@ -195,7 +207,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn peek(&mut self) -> Scanned<u8> {
+    /// The byte that comes next, white space aside.
+    pub(crate) fn peek(&mut self) -> Scanned<u8> {
         self.skip_space();
         match self.text.get(self.at) {
             Some(&byte) => Ok(byte),

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Counters by their name in CloudWatch.
-type Counts = [(&'static str, u64); 6];
+type Counts = [(&'static str, u64); 7];
 
 /// The lines of one consumer.
 pub struct Emf {
@@ -105,6 +105,7 @@ fn counts(metrics: &Metrics) -> Counts {
     let dropped = DROP_REASONS.map(dropped).iter().sum();
     [
         ("PolledEventCount", metrics.records_polled.get()),
+        ("FilteredOutEventCount", metrics.records_filtered.get()),
         ("InvokedEventCount", metrics.records_invoked.get()),
         ("FailedInvokeEventCount", metrics.records_failed.get()),
         ("DroppedEventCount", dropped),

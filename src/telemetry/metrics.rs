@@ -137,6 +137,8 @@ metrics! {
     records_polled: IntCounter("streamgate_records_polled_total");
     /// Stream records of Streamgate's own progress items, recognised by their key and not delivered.
     records_own: IntCounter("streamgate_records_own_total");
+    /// Stream records that FILTER_CRITERIA leaves out: the handler does not get them.
+    records_filtered: IntCounter("streamgate_records_filtered_total");
     /// Stream records older than the starting position, read only where the endpoint cannot start by time, and not delivered.
     records_before_start: IntCounter("streamgate_records_before_start_total");
     /// Stream records handed to the handler; each attempt counts again.

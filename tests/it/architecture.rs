@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["progress"],
     &["policy", "telemetry"],
     &["api"],
-    &["batch", "frontier", "lineage"],
+    &["batch", "filter", "frontier", "lineage"],
     &["checkpoint", "deliver", "reader"],
     &["consumer"],
     &["config", "simulator"],

@@ -12,6 +12,7 @@ mod embedded;
 mod exec;
 mod exits;
 mod failures;
+mod filter;
 mod lambda;
 mod openapi;
 mod outages;

@@ -12,6 +12,7 @@ use streamgate::arn::StreamArn;
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::{Consumer, ConsumerError, ConsumerSettings};
 use streamgate::deliver::{Batch, Handler, HandlerError, OnFailure, Response, RetrySettings};
+use streamgate::filter::FilterCriteria;
 use streamgate::lineage::StartingPosition;
 use streamgate::polling::PollIntervals;
 use streamgate::progress::Progress;
@@ -35,6 +36,7 @@ pub fn arn() -> StreamArn {
 pub fn settings() -> ConsumerSettings {
     ConsumerSettings {
         stream: arn(),
+        filter: FilterCriteria::default(),
         starting_position: StartingPosition::TrimHorizon,
         batches: BatchSettings { size: 100, window: Duration::ZERO },
         handler_timeout: Duration::from_secs(60),

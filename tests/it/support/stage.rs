@@ -2,7 +2,7 @@
 //! table of its own in the shared embedded DynamoDB, dummy keys.
 
 use super::api::TOKEN;
-use super::process::Process;
+use super::process::{Ended, Process};
 use super::rig::arn;
 use super::{NewTable, dynoxide, sdk_config};
 use std::net::SocketAddr;
@@ -40,6 +40,15 @@ impl Stage {
     pub fn start(&self, variables: &[(&str, &str)]) -> Process {
         let stream = self.simulator.stream();
         consumer(stream, &self.table, self.streams, self.tables, variables)
+    }
+
+    /// Runs `streamgate check consumer` to its end.
+    pub async fn check(&self, variables: &[(&str, &str)]) -> Ended {
+        let stream = self.simulator.stream();
+        let command = ["check", "consumer"];
+        of_consumer(&command, stream, &self.table, self.streams, self.tables, variables)
+            .ended()
+            .await
     }
 
     /// Starts a consumer and waits until it listens.
@@ -106,6 +115,18 @@ pub fn consumer(
     tables: SocketAddr,
     variables: &[(&str, &str)],
 ) -> Process {
+    of_consumer(&["consumer"], stream, table, streams, tables, variables)
+}
+
+/// Starts a command that has the consumer's settings.
+fn of_consumer(
+    command: &[&str],
+    stream: &StreamArn,
+    table: &str,
+    streams: SocketAddr,
+    tables: SocketAddr,
+    variables: &[(&str, &str)],
+) -> Process {
     let (streams, tables) = (format!("http://{streams}"), format!("http://{tables}"));
     let mut all = vec![
         ("AWS_ACCESS_KEY_ID", "test"),
@@ -120,5 +141,5 @@ pub fn consumer(
         ("POLL_INTERVAL_MAX", "100ms"),
     ];
     all.extend(variables);
-    Process::start(&["consumer"], &all)
+    Process::start(command, &all)
 }
