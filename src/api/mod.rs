@@ -6,12 +6,14 @@
 //! and no request takes more than its bound of bytes and time.
 
 mod callers;
+mod calls;
 mod listener;
 mod metrics;
 mod openapi;
 mod places;
 mod private;
 mod public;
+mod route;
 mod tls;
 
 pub use metrics::{ApiMetrics, TABLE_OPERATIONS};

@@ -7,7 +7,8 @@ use super::ApiSettings;
 use crate::progress::problem::{PROBLEM_JSON, Problem};
 use crate::progress::wire::{
     Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO, HeartbeatBody, Hello,
-    PROGRESS, ReleaseBody, RetireBody, SeededBody, ShardsAnswer, TakeBody, Welcome,
+    LetterBody, LettersAnswer, LettersBody, PROGRESS, PartAnswer, PartBody, ReleaseBody,
+    RetireBody, SeededBody, ShardsAnswer, TakeBody, Welcome, WriteLetterBody, WritePartBody,
 };
 use crate::progress::{Checkpoint, Coordination, Lease};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
@@ -170,6 +171,39 @@ fn described(call: Call, schemas: &mut SchemaGenerator) -> Described {
             Some(schema::<ForgetBody>(schemas)),
             nothing,
         ),
+        Call::WriteLetter => (
+            "Writes a dead letter: with its payload, or without where that is in parts. One that is whole stays as it is.",
+            Some(schema::<WriteLetterBody>(schemas)),
+            nothing,
+        ),
+        Call::WritePart => (
+            "Writes a part of a dead letter's payload.",
+            Some(schema::<WritePartBody>(schemas)),
+            nothing,
+        ),
+        Call::Letters => (
+            "Some dead letters, without their payloads; none at the end.",
+            Some(schema::<LettersBody>(schemas)),
+            schema::<LettersAnswer>(schemas),
+        ),
+        Call::ReadPart => (
+            "A part of a dead letter's payload; the first is all of it where there are no parts.",
+            Some(schema::<PartBody>(schemas)),
+            schema::<PartAnswer>(schemas),
+        ),
+        Call::RemovePart => (
+            "Removes a part of a dead letter's payload.",
+            Some(schema::<PartBody>(schemas)),
+            nothing,
+        ),
+        Call::BreakLetter => (
+            "Says that a dead letter is not whole any more, before its parts are removed.",
+            Some(schema::<LetterBody>(schemas)),
+            nothing,
+        ),
+        Call::RemoveLetter => {
+            ("Removes a dead letter.", Some(schema::<LetterBody>(schemas)), nothing)
+        }
     };
     // The results of checkpoints are lost one by one.
     let is_fenced = matches!(call, Call::Take | Call::Release | Call::Seeded | Call::Forget);

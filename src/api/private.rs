@@ -5,28 +5,23 @@
 //! before a body is read or a path is understood.
 
 use super::callers::Callers;
+use super::calls::{Answer, answer, answering, read};
 use super::metrics::{self, ApiMetrics};
 use super::openapi;
 use super::places::Place;
+use super::route::Route;
 use super::{ApiSettings, Stores};
+use crate::progress::Progress;
 use crate::progress::problem::{PROBLEM_JSON, Problem, ProblemCode};
-use crate::progress::wire::{
-    Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO, HeartbeatBody, Hello,
-    PROGRESS, ReleaseBody, RetireBody, SeededBody, ShardsAnswer, TakeBody, VERSIONS, Welcome,
-    agreed,
-};
-use crate::progress::{Checkpoint, LeaseKey, Progress};
+use crate::progress::wire::{Hello, VERSIONS, Welcome, agreed};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use percent_encoding::percent_decode_str;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -131,49 +126,6 @@ impl Private {
     }
 }
 
-/// A body in JSON, or what went wrong.
-type Answer = Result<Vec<u8>, Problem>;
-
-/// What a path means. Names stand in it as any client may escape them.
-enum Route {
-    Hello,
-    OpenApi,
-    Progress { call: Call, table: String, consumer: String, label: String },
-}
-
-impl Route {
-    fn of(path: &str) -> Option<Self> {
-        if path == HELLO {
-            return Some(Self::Hello);
-        }
-        if path == openapi::PATH {
-            return Some(Self::OpenApi);
-        }
-        let mut parts = path.strip_prefix(PROGRESS)?.strip_prefix('/')?.split('/');
-        let mut name = || Some(percent_decode_str(parts.next()?).decode_utf8().ok()?.into_owned());
-        let (table, whose, call) = (name()?, name()?, Call::named(&name()?)?);
-        let (consumer, label) = whose.split_once('@')?;
-        let (consumer, label) = (consumer.to_owned(), label.to_owned());
-        parts.next().is_none().then_some(Self::Progress { call, table, consumer, label })
-    }
-
-    fn method(&self) -> Method {
-        match self {
-            Self::OpenApi => Method::GET,
-            Self::Progress { call, .. } if call.reads() => Method::GET,
-            _ => Method::POST,
-        }
-    }
-
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Hello => metrics::HELLO,
-            Self::OpenApi => metrics::OPENAPI,
-            Self::Progress { call, .. } => call.name(),
-        }
-    }
-}
-
 async fn handle(State(private): State<Arc<Private>>, request: Request) -> Response {
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
     let (route, answer) = if !private.is_let_in(&request) {
@@ -240,50 +192,7 @@ async fn respond(private: &Private, route: &Route, body: Body) -> Answer {
             (*call, private.store(consumer, label)?)
         }
     };
-    match call {
-        Call::Coordination => answer(&store.coordination().await?),
-        Call::Shards => answer(&ShardsAnswer { shards: store.load().await? }),
-        Call::Heartbeat => {
-            let HeartbeatBody { worker, beat } = read(&body)?;
-            store.heartbeat(&worker, beat).await?;
-            private.callers.beats(&worker);
-            answer(&())
-        }
-        Call::Drain => {
-            let DrainBody { worker } = read(&body)?;
-            private.callers.drains(&worker);
-            answer(&())
-        }
-        Call::Retire => {
-            let RetireBody { worker } = read(&body)?;
-            store.retire(&worker).await?;
-            private.callers.retires(&worker);
-            answer(&())
-        }
-        Call::Take => {
-            let TakeBody { shard, seen, worker, new } = read(&body)?;
-            let key = LeaseKey::from_wire(shard);
-            answer(&store.take(&key, seen.as_ref(), &worker, new.as_ref()).await?)
-        }
-        Call::Release => {
-            let ReleaseBody { shard, lease } = read(&body)?;
-            answer(&store.release(&LeaseKey::from_wire(shard), &lease).await?)
-        }
-        Call::Seeded => {
-            let SeededBody { lease } = read(&body)?;
-            answer(&store.seeded(&lease).await?)
-        }
-        Call::Checkpoint => {
-            let CheckpointBody::<Vec<Checkpoint>> { checkpoints } = read(&body)?;
-            let results = store.checkpoint(&checkpoints).await;
-            let results = results.into_iter().map(|result| result.err().map(Problem::from));
-            answer(&CheckpointAnswer { results: results.collect() })
-        }
-        Call::Forget => {
-            let ForgetBody { shard, lease } = read(&body)?;
-            answer(&store.forget(&shard, &lease).await?)
-        }
-    }
+    answering(&*store, &private.callers, call, &body).await
 }
 
 async fn collect(body: Body) -> Result<Bytes, Problem> {
@@ -298,14 +207,4 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
             Err(Problem::new(ProblemCode::Malformed, detail))
         }
     }
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        Problem::new(ProblemCode::Malformed, format!("the body cannot be read: {error}"))
-    })
-}
-
-fn answer(body: &impl Serialize) -> Answer {
-    Ok(serde_json::to_vec(body).expect("answers are plain data"))
 }

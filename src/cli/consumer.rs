@@ -72,7 +72,7 @@ pub(super) async fn listen(name: &str, address: SocketAddr) -> Result<TcpListene
 }
 
 /// The api's, where there is one: no client of the table is made then.
-fn progress(
+pub(super) fn progress(
     config: &ConsumerConfig,
     aws: &SdkConfig,
     metrics: &Arc<Metrics>,

@@ -85,6 +85,8 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         "AWS_REGION" => None,
         // Its api and the token for it are its own.
         "API_URL" | "API_TOKEN" | "API_TOKEN_FILE" => None,
+        // To the consumer's settings, whose api is joined on below, it is the table.
+        "ON_FAILURE" => given(name).map(|text| if text == "api" { "table".into() } else { text }),
         // The embedded stream costs nothing: look often, so that a record shows at once.
         "POLL_INTERVAL_MIN" => given(name).or_else(|| Some("50ms".into())),
         "POLL_INTERVAL_MAX" => given(name).or_else(|| Some("200ms".into())),

@@ -4,6 +4,7 @@ mod api;
 mod ask;
 mod check;
 mod consumer;
+mod dead_letters;
 mod exit;
 mod health;
 #[cfg(feature = "local")]
@@ -39,6 +40,7 @@ pub fn run() -> ExitCode {
             Some(("simulate", matches)) => simulate::run(matches).await,
             Some(("check", matches)) => check::run(matches).await,
             Some(("policy", matches)) => policy::run(matches),
+            Some(("dead-letters", matches)) => dead_letters::run(matches).await,
             Some(("health", matches)) => health::run(matches).await,
             Some(("status", matches)) => status::run(matches).await,
             _ => unreachable!("clap asks for a command it knows"),
@@ -75,6 +77,7 @@ fn command() -> Command {
         )
         .subcommand(check::command())
         .subcommand(policy::command())
+        .subcommand(dead_letters::command())
         .subcommand(
             Command::new("health")
                 .about("Exits with 0 when the consumer or api in this container is live")

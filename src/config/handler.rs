@@ -79,15 +79,8 @@ pub(super) fn retries(values: &mut Values<'_>) -> Option<(RetrySettings, OnFailu
     let max_retries = values.number_or_never(RETRIES, 0, 10_000);
     let max_age = values.number_or_never(AGE, 60, 604_800);
     let bisect = values.boolean("BISECT_BATCH_ON_FUNCTION_ERROR");
-    let on_failure = values.read(ON_FAILURE, on_failure);
-    let limits = [(RETRIES, max_retries), (AGE, max_age)];
-    let limit = limits.into_iter().find(|(_, limit)| limit.is_some_and(|limit| limit.is_some()));
-    if let (None, Some((name, _))) = (values.text(ON_FAILURE), limit) {
-        let what = format!(
-            "is not set, but {name} is, by which records are given up: set it to http(s)://…, where they are posted, or to none, which drops and counts them, or take {name} out"
-        );
-        values.fault(ON_FAILURE, what);
-    }
+    let has_api = values.get("API_URL").is_some();
+    let on_failure = values.read(ON_FAILURE, |text| on_failure(text, has_api));
     let retries = RetrySettings {
         max_retries: max_retries?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
         max_age: max_age?.map(Duration::from_secs),
@@ -96,15 +89,17 @@ pub(super) fn retries(values: &mut Values<'_>) -> Option<(RetrySettings, OnFailu
     Some((retries, on_failure.unwrap_or_default()))
 }
 
-fn on_failure(text: &str) -> Result<OnFailure, String> {
-    if text == "none" {
-        return Ok(OnFailure::Drop);
-    }
-    if matches!(text, "api" | "table") {
-        let version = env!("CARGO_PKG_VERSION");
-        return Err(format!(
-            "is {text:?}, which is not supported by this version ({version}) yet; none and http(s)://… are allowed"
-        ));
+fn on_failure(text: &str, has_api: bool) -> Result<OnFailure, String> {
+    match (text, has_api) {
+        ("none", _) => return Ok(OnFailure::Drop),
+        ("api", true) | ("table", false) => return Ok(OnFailure::Keep),
+        ("api", false) => {
+            return Err("is \"api\", but API_URL is not set; without an api it is table".to_owned());
+        }
+        ("table", true) => {
+            return Err("is \"table\", but API_URL is set, and this container has no right to the table; with an api it is api".to_owned());
+        }
+        _ => {}
     }
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
@@ -112,7 +107,7 @@ fn on_failure(text: &str) -> Result<OnFailure, String> {
                 .map(OnFailure::Post)
                 .map_err(|error| format!("cannot be used: {error}"))
         }
-        _ => Err(format!("is {}; none and http(s)://… are allowed", shown(text))),
+        _ => Err(format!("is {}; api, table, http(s)://… and none are allowed", shown(text))),
     }
 }
 

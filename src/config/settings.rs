@@ -206,7 +206,7 @@ pub const SETTINGS: &[Setting] = &[
         "WHERE",
         "",
         BOTH,
-        "What becomes of records that are given up: http(s)://… has them posted there, with their payload, and the shard waits until they are taken; `none` drops and counts them. Needed with MAXIMUM_RETRY_ATTEMPTS or MAXIMUM_RECORD_AGE_IN_SECONDS.",
+        "What becomes of records that are given up: `api`, or `table` without an api, keeps them with their payload beside the progress; http(s)://… has them posted there; the shard waits until they are taken. `none` drops and counts them. Not set: api or table.",
     ),
     setting(
         "POLL_INTERVAL_MIN",

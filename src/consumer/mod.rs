@@ -20,7 +20,7 @@ pub use settings::ConsumerSettings;
 
 use crate::backoff::Backoff;
 use crate::budget::Budget;
-use crate::deliver::{Deliverer, Handler};
+use crate::deliver::{Deliverer, Destination, Handler};
 use crate::progress::{Lease, LeaseKey, Progress, ProgressError, WorkerId};
 use crate::reader::ReaderContext;
 use crate::source::{Source, SourceError, SourceErrorKind, SourceOperation, StreamDescription};
@@ -74,7 +74,7 @@ impl Consumer {
             handler,
             timeout: settings.handler_timeout,
             retries: settings.retries,
-            on_failure: settings.on_failure.clone(),
+            destination: Destination::of(&settings.on_failure, Arc::clone(&progress) as _),
             stream: settings.stream.to_string(),
             metrics: Arc::clone(&metrics),
             board: Arc::clone(&board),

@@ -5,9 +5,10 @@
 //! after the handler took them or they were given up and counted, in order and without
 //! holes.
 
-use super::letters::{Letter, OnFailure};
-use super::plan::{Failure, Next, Plan, Reason, RetrySettings};
-use super::{Batch, Handler, HandlerError};
+use super::destination::Destination;
+use super::letter::Letter;
+use super::plan::{Failure, Next, Plan, RetrySettings};
+use super::{Batch, Handler, HandlerError, Reason};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::record::{EventEnvelope, Record};
@@ -33,8 +34,8 @@ pub struct Deliverer {
     pub timeout: Duration,
     /// When a failing batch is given up.
     pub retries: RetrySettings,
-    /// What becomes of what is given up.
-    pub on_failure: OnFailure,
+    /// Who takes what is given up; nobody: it is dropped.
+    pub destination: Option<Destination>,
     /// The stream's ARN, for those who read what was given up.
     pub stream: String,
     /// Where invocations are counted.
@@ -76,11 +77,13 @@ impl Deliverer {
         let mut plan = Plan::new(records.len(), self.retries);
         let mut retry = RETRY;
         let mut failed = 0_u32;
+        let mut first_error: Option<String> = None;
         loop {
             if let Some(before) = self.too_old(&plan, records) {
                 let expired = plan.expire(before);
                 let end = expired.end;
-                let letter = self.letter(&all, expired, Reason::Age, failed, None);
+                let errors = (first_error.as_deref(), None);
+                let letter = self.letter(&all, expired, Reason::Age, failed, errors);
                 self.give_up(letter, drain).await?;
                 done(end);
                 continue;
@@ -103,11 +106,13 @@ impl Deliverer {
                     done(piece.end);
                     self.delivered(&records[piece]);
                     retry.reset();
+                    first_error = None;
                     continue;
                 }
                 Err(error) => error,
             };
             failed = failed.saturating_add(1);
+            first_error.get_or_insert_with(|| error.to_string());
             let failure = failure(&error, &records[piece.clone()], piece.start);
             let next = plan.failed(failure);
             let left = plan.current().map_or(piece.end, |(left, _)| left.start);
@@ -119,10 +124,12 @@ impl Deliverer {
             }
             if let Next::GivenUp(given_up) = next {
                 let end = given_up.end;
-                let letter = self.letter(&all, given_up, Reason::Retries, attempt, Some(&error));
+                let errors = (first_error.as_deref(), Some(&error));
+                let letter = self.letter(&all, given_up, Reason::Retries, attempt, errors);
                 self.give_up(letter, drain).await?;
                 done(end);
                 retry.reset();
+                first_error = None;
                 continue;
             }
             let wait = retry.next(fastrand::f64()).max(error.retry_after.unwrap_or_default());
@@ -153,7 +160,7 @@ impl Deliverer {
         (count > 0).then_some(piece.start + count)
     }
 
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         batch: &Batch<'_>,
         turn: Option<OwnedSemaphorePermit>,
@@ -216,14 +223,14 @@ impl Deliverer {
         given_up: Range<usize>,
         reason: Reason,
         attempts: u32,
-        error: Option<&'a HandlerError>,
+        (first_error, error): (Option<&'a str>, Option<&'a HandlerError>),
     ) -> Letter<'a> {
         let Records { shard, records, envelope } = all;
         let (records, stream) = (&records[given_up], self.stream.as_str());
-        Letter { shard, stream, records, envelope, reason, attempts, error }
+        Letter { shard, stream, records, envelope, reason, attempts, first_error, error }
     }
 
-    /// Drops records, or posts them and waits until they are taken; counted, and a line
+    /// Drops records, or hands them to the destination and waits until they are taken; counted, and a line
     /// in the log for each time.
     async fn give_up(
         &self,
@@ -235,30 +242,27 @@ impl Deliverer {
         let (first, last) =
             (records[0].sequence_digits(), records[records.len() - 1].sequence_digits());
         let error = error.map(tracing::field::display);
-        let letters = match &self.on_failure {
-            OnFailure::Drop => {
-                self.metrics.records_dropped.with_label_values(&[reason.label()]).inc_by(count);
-                warn!(
-                    %shard, reason = reason.label(), records = count, attempts, first, last, error,
-                    "records are given up and dropped, as ON_FAILURE=none has it"
-                );
-                return Ok(());
-            }
-            OnFailure::Post(letters) => letters,
+        let Some(destination) = &self.destination else {
+            self.metrics.records_dropped.with_label_values(&[reason.label()]).inc_by(count);
+            warn!(
+                %shard, reason = reason.label(), records = count, attempts, first, last, error,
+                "records are given up and dropped, as ON_FAILURE=none has it"
+            );
+            return Ok(());
         };
         let mut retry = RETRY;
         loop {
-            let posting = tokio::time::timeout(self.timeout, letters.post(&letter, clock::now()));
-            let why = match posting.await {
-                Ok(Ok(())) => break,
-                Ok(Err(why)) => why,
-                Err(_) => "no answer in time".to_owned(),
-            };
+            let sending = destination.send(&letter, clock::now());
+            let sent = tokio::time::timeout(self.timeout, sending).await;
+            let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let outcome = if sent.is_ok() { "ok" } else { "error" };
+            self.metrics.dead_letter_attempts.with_label_values(&[outcome]).inc();
+            let Err(why) = sent else { break };
             let wait = retry.next(fastrand::f64());
             if retry.failures().is_power_of_two() {
                 warn!(
                     %shard, %why, first, last, retry_in_ms = wait.as_millis() as u64,
-                    "records that are given up could not be posted to ON_FAILURE; their shard waits"
+                    "records that are given up could not be handed to ON_FAILURE; their shard waits"
                 );
             }
             self.board.shard(shard, |status| {
@@ -280,7 +284,7 @@ impl Deliverer {
         self.metrics.records_dead_lettered.inc_by(count);
         warn!(
             %shard, reason = reason.label(), records = count, attempts, first, last, error,
-            "records are given up and were posted to ON_FAILURE"
+            "records are given up, and ON_FAILURE has them"
         );
         Ok(())
     }

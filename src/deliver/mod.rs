@@ -7,24 +7,28 @@
 //! handed over before.
 
 mod deliverer;
+mod destination;
 mod discard;
 mod exec;
 mod http;
 mod lambda;
-mod letters;
+mod letter;
 mod log;
 mod partial;
 mod plan;
+mod redrive;
 mod signature;
 
+pub use crate::progress::letters::Reason;
 pub use deliverer::{Deliverer, Records, Undelivered};
+pub use destination::{Destination, LetterBox, OnFailure};
 pub use discard::Discard;
 pub use exec::ExecHandler;
 pub use http::{HttpHandler, HttpHandlerError};
 pub use lambda::LambdaHandler;
-pub use letters::{LetterBox, OnFailure};
 pub use log::Log;
-pub use plan::{Reason, RetrySettings};
+pub use plan::RetrySettings;
+pub use redrive::Redriven;
 pub use signature::Secrets;
 
 use crate::record::{Event, EventEnvelope, Record, compare};

@@ -41,28 +41,6 @@ pub enum Failure {
     From(usize),
 }
 
-/// Why records are given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// `MAXIMUM_RETRY_ATTEMPTS`.
-    Retries,
-    /// `MAXIMUM_RECORD_AGE_IN_SECONDS`.
-    Age,
-}
-
-impl Reason {
-    /// Every value.
-    pub const ALL: [Self; 2] = [Self::Retries, Self::Age];
-
-    /// The metric's label value.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Retries => "retries",
-            Self::Age => "age",
-        }
-    }
-}
-
 /// What a failure leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {

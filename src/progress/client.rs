@@ -106,7 +106,7 @@ impl ClientProgress {
         self.ask(&self.url(call), None).await
     }
 
-    async fn write<T: DeserializeOwned>(
+    pub(super) async fn write<T: DeserializeOwned>(
         &self,
         call: Call,
         body: &impl Serialize,

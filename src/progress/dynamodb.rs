@@ -20,6 +20,7 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::Blob;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,6 +51,16 @@ pub(super) enum Refusal {
     /// Its condition failed on this item, if the answer brought it.
     Condition(Option<Attributes>),
     Failed(ProgressError),
+}
+
+/// Which items of a partition are asked for.
+pub(super) struct Page<'a> {
+    pub partition: &'a str,
+    /// How their sort keys begin.
+    pub prefix: &'a str,
+    /// They come after this one.
+    pub after: Option<&'a ItemKey>,
+    pub limit: usize,
 }
 
 /// An expression's values by their names, `:name`.
@@ -190,18 +201,61 @@ impl Table {
                 .await
                 .map_err(|error| self.failed(QUERY, &error))?;
             for item in page.items.unwrap_or_default() {
-                let item = attributes(&item);
-                let sort = match item.get(&self.sort_key) {
-                    Some(Value::Text(sort)) => sort.clone(),
-                    _ => String::new(),
-                };
-                items.push((ItemKey { partition: partition.to_owned(), sort }, item));
+                items.push(self.keyed(partition, &item));
             }
             match page.last_evaluated_key {
                 Some(last) if !last.is_empty() => start = Some(last),
                 _ => return Ok(items),
             }
         }
+    }
+
+    /// Some items of a partition, with the attributes that `projection` names: all that
+    /// there are up to the limit.
+    pub async fn query_page(
+        &self,
+        page: &Page<'_>,
+        projection: &str,
+    ) -> Result<Vec<(ItemKey, Attributes)>, ProgressError> {
+        const CONDITION: &str = "#pk = :pk AND begins_with(#sk, :prefix)";
+        let values = vec![(":pk", page.partition.into()), (":prefix", page.prefix.into())];
+        let call = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .consistent_read(true)
+            .key_condition_expression(CONDITION)
+            .projection_expression(projection)
+            .set_expression_attribute_names(self.names(CONDITION))
+            .set_expression_attribute_values(Some(sdk_values(values)));
+        let mut items = Vec::new();
+        let mut start = page.after.map(|key| self.key(key));
+        while items.len() < page.limit {
+            let limit = i32::try_from(page.limit - items.len()).unwrap_or(i32::MAX);
+            let answer = call.clone().limit(limit).set_exclusive_start_key(start.take());
+            let answer = answer.send().await.map_err(|error| self.failed(QUERY, &error))?;
+            for item in answer.items.unwrap_or_default() {
+                items.push(self.keyed(page.partition, &item));
+            }
+            match answer.last_evaluated_key {
+                Some(last) if !last.is_empty() => start = Some(last),
+                _ => break,
+            }
+        }
+        Ok(items)
+    }
+
+    fn keyed(
+        &self,
+        partition: &str,
+        item: &HashMap<String, AttributeValue>,
+    ) -> (ItemKey, Attributes) {
+        let item = attributes(item);
+        let sort = match item.get(&self.sort_key) {
+            Some(Value::Text(sort)) => sort.clone(),
+            _ => String::new(),
+        };
+        (ItemKey { partition: partition.to_owned(), sort }, item)
     }
 
     fn failed<E>(&self, action: &'static str, error: &SdkError<E, HttpResponse>) -> ProgressError
@@ -298,6 +352,7 @@ fn from_sdk(value: &AttributeValue) -> Value {
         AttributeValue::S(text) => Value::Text(text.clone()),
         AttributeValue::N(digits) => Value::Number(digits.clone()),
         AttributeValue::Bool(bool) => Value::Bool(*bool),
+        AttributeValue::B(bytes) => Value::Bytes(bytes.as_ref().to_vec().into()),
         AttributeValue::L(list) => Value::List(list.iter().map(from_sdk).collect()),
         AttributeValue::M(map) => Value::Map(attributes(map)),
         _ => Value::Foreign,
@@ -309,6 +364,7 @@ fn to_sdk(value: Value) -> AttributeValue {
         Value::Text(text) => AttributeValue::S(text),
         Value::Number(digits) => AttributeValue::N(digits),
         Value::Bool(bool) => AttributeValue::Bool(bool),
+        Value::Bytes(bytes) => AttributeValue::B(Blob::new(Vec::from(bytes))),
         Value::List(list) => AttributeValue::L(list.into_iter().map(to_sdk).collect()),
         Value::Map(map) => {
             AttributeValue::M(map.into_iter().map(|(name, value)| (name, to_sdk(value))).collect())

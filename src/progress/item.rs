@@ -7,9 +7,11 @@
 //! and what cannot be read is an error that names the item, never a default.
 
 use super::keys::{ItemKey, SHARD_SORT_PREFIX, WORKER_SORT_PREFIX};
+use super::letters::DeadLetter;
 use super::{Gap, Heartbeat, Lease, Position, ShardProgress, WorkerId};
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +33,12 @@ pub(super) const GAPS: &str = "sg_gaps";
 pub(super) const LAST_GAP: &str = "sg_last_gap";
 pub(super) const SEEDED: &str = "sg_seeded";
 pub(super) const BEAT: &str = "sg_beat";
+/// What a dead letter says, as JSON.
+pub(super) const LETTER: &str = "sg_letter";
+/// Whether all of a dead letter is there.
+pub(super) const WHOLE: &str = "sg_whole";
+/// A dead letter's payload, or a part of it.
+pub(super) const PAYLOAD: &str = "sg_payload";
 
 const GAP_AFTER: &str = "after";
 const GAP_RESUMED_AT: &str = "resumed_at";
@@ -48,6 +56,7 @@ pub(super) enum Value {
     /// A number, in digits.
     Number(String),
     Bool(bool),
+    Bytes(Bytes),
     List(Vec<Value>),
     Map(Attributes),
     /// A type that progress never writes.
@@ -160,10 +169,34 @@ impl<'a> Reader<'a> {
 
     /// Whether the stream's starting position has been carried out.
     pub fn seeded(&self) -> Result<bool, UnreadableItem> {
-        match self.item.get(SEEDED) {
+        self.is(SEEDED)
+    }
+
+    /// What a dead letter says.
+    pub fn letter(&self) -> Result<DeadLetter, UnreadableItem> {
+        let text = self.optional_text(LETTER)?.unwrap_or_default();
+        serde_json::from_str(text).map_err(|error| self.wrong(format!("{LETTER}: {error}")))
+    }
+
+    /// Whether all of a dead letter is there.
+    pub fn whole(&self) -> Result<bool, UnreadableItem> {
+        self.is(WHOLE)
+    }
+
+    /// A dead letter's payload, if it stands here.
+    pub fn payload(&self) -> Result<Option<Bytes>, UnreadableItem> {
+        match self.item.get(PAYLOAD) {
+            None => Ok(None),
+            Some(Value::Bytes(bytes)) => Ok(Some(bytes.clone())),
+            Some(_) => Err(self.wrong(format!("{PAYLOAD} is not binary"))),
+        }
+    }
+
+    fn is(&self, name: &str) -> Result<bool, UnreadableItem> {
+        match self.item.get(name) {
             None => Ok(false),
-            Some(Value::Bool(seeded)) => Ok(*seeded),
-            Some(_) => Err(self.wrong(format!("{SEEDED} is not true or false"))),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(_) => Err(self.wrong(format!("{name} is not true or false"))),
         }
     }
 

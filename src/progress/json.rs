@@ -4,6 +4,7 @@
 //! [`super::wire`]'s. Invariant: what is written is read back as the same, and what has
 //! another form is refused rather than bent.
 
+use super::letters::{MAX_PARTS, PART_BYTES};
 use super::{Position, WorkerId, item};
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
@@ -133,6 +134,87 @@ pub(super) mod count {
         ) -> Result<Vec<u64>, D::Error> {
             let counts = Vec::<Count>::deserialize(from)?;
             Ok(counts.into_iter().map(|Count(count)| count).collect())
+        }
+    }
+}
+
+/// Bytes as base64 text, of the size of a dead letter's part at most.
+pub(super) mod base64 {
+    use super::*;
+    use ::base64::Engine as _;
+    use ::base64::alphabet::STANDARD;
+    use ::base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+    use bytes::Bytes;
+
+    /// Bits that a last character has too many are of no meaning.
+    const BASE64: GeneralPurpose = GeneralPurpose::new(
+        &STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
+
+    fn read(text: &str) -> Result<Bytes, &'static str> {
+        let bytes = BASE64.decode(text).map_err(|_| "expected base64")?;
+        match bytes.len() <= PART_BYTES {
+            true => Ok(bytes.into()),
+            false => Err("more bytes than a part has"),
+        }
+    }
+
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "contentEncoding": "base64",
+            "pattern": "^([0-9A-Za-z+/]{4})*([0-9A-Za-z+/]{2}==|[0-9A-Za-z+/]{3}=)?$",
+            "maxLength": PART_BYTES.div_ceil(3) * 4,
+        })
+    }
+
+    pub fn serialize<S: serde::Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&BASE64.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        read(&Cow::<str>::deserialize(from)?).map_err(serde::de::Error::custom)
+    }
+
+    /// Or none.
+    pub mod optional {
+        use super::*;
+
+        pub fn schema(generator: &mut SchemaGenerator) -> Schema {
+            json_schema!({"anyOf": [base64::schema(generator), {"type": "null"}]})
+        }
+
+        pub fn serialize<S: serde::Serializer>(
+            bytes: &Option<Bytes>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            bytes.as_ref().map(|bytes| BASE64.encode(bytes)).serialize(to)
+        }
+
+        pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<Bytes>, D::Error> {
+            let text = Option::<Cow<'_, str>>::deserialize(from)?;
+            text.map(|text| read(&text).map_err(serde::de::Error::custom)).transpose()
+        }
+    }
+}
+
+/// Parts of a dead letter, counted from 0.
+pub(super) mod part {
+    use super::*;
+
+    pub use count::serialize;
+
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": MAX_PARTS - 1})
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        match count::deserialize(from)? {
+            part if part < MAX_PARTS => Ok(part),
+            _ => Err(serde::de::Error::custom(format!("expected a part, 0 to {}", MAX_PARTS - 1))),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! writes a second. Invariant: every partition key begins with [`OWN_PREFIX`], and the
 //! bucket of a shard never changes, or its progress would be lost.
 
+use super::letters::LetterId;
 use super::{LeaseKey, WorkerId};
 use crate::source::ShardId;
 
@@ -16,6 +17,8 @@ pub(super) const SHARD_BUCKETS: u64 = 16;
 
 pub(super) const STREAM_SORT: &str = "stream";
 pub(super) const WORKER_SORT_PREFIX: &str = "worker#";
+const LETTER_SORT_PREFIX: &str = "letter#";
+const PART_SORT_PREFIX: &str = "part#";
 pub(super) const SHARD_SORT_PREFIX: &str = "shard#";
 
 /// The two key values of one item.
@@ -66,6 +69,32 @@ impl Namespace {
         }
     }
 
+    /// The partitions of all dead letters, in order.
+    pub fn letter_partitions(&self) -> impl Iterator<Item = String> {
+        (0..SHARD_BUCKETS).map(|bucket| self.letter_partition(bucket))
+    }
+
+    /// How the sort keys of letters begin, and those of their parts do not.
+    pub fn letter_prefix(&self) -> &'static str {
+        LETTER_SORT_PREFIX
+    }
+
+    pub fn letter(&self, id: &LetterId) -> ItemKey {
+        self.of_letter(id, format!("{LETTER_SORT_PREFIX}{}", in_order(id)))
+    }
+
+    pub fn letter_part(&self, id: &LetterId, part: u64) -> ItemKey {
+        self.of_letter(id, format!("{PART_SORT_PREFIX}{}#{part:02}", in_order(id)))
+    }
+
+    fn of_letter(&self, id: &LetterId, sort: String) -> ItemKey {
+        ItemKey { partition: self.letter_partition(bucket(id.shard.as_str())), sort }
+    }
+
+    fn letter_partition(&self, bucket: u64) -> String {
+        format!("{}#letters#{bucket:02}", self.control)
+    }
+
     fn shard_partition(&self, bucket: u64) -> String {
         format!("{}#{bucket:02}", self.control)
     }
@@ -83,6 +112,12 @@ pub fn leading_keys(consumer: &str, label: &str) -> [String; 2] {
 /// `dynamodb:LeadingKeys`.
 pub fn leading_keys_of(consumer: &str) -> String {
     format!("{OWN_PREFIX}{consumer}#*")
+}
+
+/// A letter's id in the order of its shard: as text, numbers of as many digits are.
+fn in_order(id: &LetterId) -> String {
+    let LetterId { shard, first, last } = id;
+    format!("{shard}#{:0>40}#{:0>40}", first.as_str(), last.as_str())
 }
 
 /// FNV-1a's upper half: its lower bits see only the lower bits of each byte.
@@ -142,6 +177,19 @@ mod tests {
                 partition: "streamgate#savealife#2026-01-02T03:04:05.678".to_owned(),
                 sort: "worker#w1".to_owned(),
             }
+        );
+        let id: LetterId = "s-1:9-10".parse().unwrap();
+        let letters = "streamgate#savealife#2026-01-02T03:04:05.678#letters#03";
+        let numbers = format!("{:0>40}#{:0>40}", 9, 10);
+        let letter = space.letter(&id);
+        assert_eq!(
+            (letter.partition.as_str(), letter.sort),
+            (letters, format!("letter#s-1#{numbers}"))
+        );
+        let part = space.letter_part(&id, 7);
+        assert_eq!(
+            (part.partition.as_str(), part.sort),
+            (letters, format!("part#s-1#{numbers}#07"))
         );
         assert_eq!(space.lease(&LeaseKey::Stream).sort, "stream");
         assert_eq!(space.lease(&LeaseKey::Shard(shard.clone())), space.shard(&shard));

@@ -5,6 +5,7 @@
 //! view can be cut off by itself. Invariant: a call happens wholly or not at all.
 
 use super::fencing::{self, Verdict};
+use super::letters::LettersInMemory;
 use super::{
     Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, NewShard, Progress, ProgressError,
     ShardProgress, WorkerId, first_take, item,
@@ -45,12 +46,15 @@ pub struct MemoryWrites {
     pub checkpoints: u64,
     /// [`Progress::forget`]
     pub forgets: u64,
+    /// Those of [`super::DeadLetters`].
+    pub letters: u64,
 }
 
 impl MemoryWrites {
     /// All writes but the heartbeats, which an idle system is allowed.
     pub fn besides_heartbeats(&self) -> u64 {
-        self.retirements + self.takes + self.releases + self.seeds + self.checkpoints + self.forgets
+        let leases = self.retirements + self.takes + self.releases;
+        leases + self.seeds + self.checkpoints + self.forgets + self.letters
     }
 }
 
@@ -62,7 +66,8 @@ pub struct MemoryProgress {
 }
 
 #[derive(Debug, Default)]
-struct Store {
+pub(super) struct Store {
+    pub(super) letters: LettersInMemory,
     stream: Option<Lease>,
     seeded: bool,
     workers: BTreeMap<WorkerId, u64>,
@@ -98,14 +103,14 @@ impl MemoryProgress {
         lock(&self.view).writes
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, ProgressError> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, ProgressError> {
         match lock(&self.view).fault {
             MemoryFault::Unreachable => Err(unreachable()),
             MemoryFault::None | MemoryFault::AnswersLost => Ok(read(&lock(&self.store))),
         }
     }
 
-    fn write<T>(
+    pub(super) fn write<T>(
         &self,
         count: impl FnOnce(&mut MemoryWrites),
         write: impl FnOnce(&mut Store) -> Result<T, ProgressError>,

@@ -10,6 +10,7 @@ mod fencing;
 mod item;
 mod json;
 mod keys;
+pub mod letters;
 mod memory;
 pub mod problem;
 mod table;
@@ -19,6 +20,7 @@ pub mod wire;
 pub use client::{ClientProgress, ClientSettings};
 pub use dynamodb::{ACTIONS as TABLE_ACTIONS, WriteUnitsObserver};
 pub use keys::{OWN_PREFIX, is_own, leading_keys, leading_keys_of, valid_consumer_name};
+pub use letters::{DeadLetter, DeadLetters, LetterId};
 pub use memory::{MemoryFault, MemoryProgress, MemoryWrites};
 pub use table::{TableProgress, TableSettings};
 pub use token::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
@@ -210,12 +212,12 @@ pub enum ProgressError {
     Unavailable(String),
 }
 
-/// A store of progress for one consumer of one stream.
+/// A store of progress for one consumer of one stream, which keeps its dead letters too.
 ///
 /// Every method may be called again after its answer was lost: a write that is found to
 /// have happened under the caller's own lease is a success.
 #[async_trait]
-pub trait Progress: Send + Sync + 'static {
+pub trait Progress: DeadLetters {
     /// Checks that the store can be used, before anything is read or written.
     async fn describe(&self) -> Result<(), ProgressError>;
 

@@ -67,8 +67,8 @@ pub struct TableSettings {
 
 /// Progress in the items of a table that the application shares with it.
 pub struct TableProgress {
-    table: Table,
-    keys: Namespace,
+    pub(super) table: Table,
+    pub(super) keys: Namespace,
 }
 
 impl TableProgress {

@@ -4,10 +4,12 @@
 //! no meaning here. Invariant: what one side writes the other reads back as the same;
 //! unknown members are passed over, so that either side may be the newer one.
 
-use super::json::count;
+use super::json::{base64, count, part};
+use super::letters::{DeadLetter, LetterId, Listed};
 use super::problem::Problem;
 use super::{Lease, LeaseKey, NewShard, ShardProgress, WorkerId};
 use crate::source::ShardId;
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +22,8 @@ pub const HELLO: &str = "/v1/hello";
 /// every call, so that an api started anew on another table changes nothing by mistake.
 pub const PROGRESS: &str = "/v1/progress";
 
-/// The calls, one for each method of [`super::Progress`] but `describe`.
+/// The calls, one for each method of [`super::Progress`] but `describe`, and of
+/// [`super::DeadLetters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// [`super::Progress::coordination`]
@@ -43,11 +46,25 @@ pub enum Call {
     Checkpoint,
     /// [`super::Progress::forget`]
     Forget,
+    /// [`super::DeadLetters::write_letter`]
+    WriteLetter,
+    /// [`super::DeadLetters::write_part`]
+    WritePart,
+    /// [`super::DeadLetters::list_letters`]
+    Letters,
+    /// [`super::DeadLetters::read_part`]
+    ReadPart,
+    /// [`super::DeadLetters::remove_part`]
+    RemovePart,
+    /// [`super::DeadLetters::break_letter`]
+    BreakLetter,
+    /// [`super::DeadLetters::remove_letter`]
+    RemoveLetter,
 }
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::Coordination,
         Self::Shards,
         Self::Heartbeat,
@@ -58,6 +75,13 @@ impl Call {
         Self::Seeded,
         Self::Checkpoint,
         Self::Forget,
+        Self::WriteLetter,
+        Self::WritePart,
+        Self::Letters,
+        Self::ReadPart,
+        Self::RemovePart,
+        Self::BreakLetter,
+        Self::RemoveLetter,
     ];
 
     /// The last part of its path.
@@ -73,6 +97,13 @@ impl Call {
             Self::Seeded => "seeded",
             Self::Checkpoint => "checkpoint",
             Self::Forget => "forget",
+            Self::WriteLetter => "write-letter",
+            Self::WritePart => "write-letter-part",
+            Self::Letters => "letters",
+            Self::ReadPart => "read-letter-part",
+            Self::RemovePart => "remove-letter-part",
+            Self::BreakLetter => "break-letter",
+            Self::RemoveLetter => "remove-letter",
         }
     }
 
@@ -200,6 +231,75 @@ pub struct CheckpointAnswer {
 pub struct ShardsAnswer {
     /// Every shard's item.
     pub shards: Vec<ShardProgress>,
+}
+
+/// Body of [`Call::WriteLetter`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct WriteLetterBody {
+    /// What it says.
+    pub letter: DeadLetter,
+    /// Its payload, if that stands in the letter itself.
+    #[serde(with = "base64::optional")]
+    #[schemars(schema_with = "base64::optional::schema")]
+    pub payload: Option<Bytes>,
+    /// Whether all of it is there then.
+    pub whole: bool,
+}
+
+/// Body of [`Call::WritePart`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct WritePartBody {
+    /// The letter.
+    pub id: LetterId,
+    /// Which part of its payload.
+    #[serde(with = "part")]
+    #[schemars(schema_with = "part::schema")]
+    pub part: u64,
+    /// The part.
+    #[serde(with = "base64")]
+    #[schemars(schema_with = "base64::schema")]
+    pub bytes: Bytes,
+}
+
+/// Body of [`Call::Letters`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LettersBody {
+    /// The last one that is known; none for the first page.
+    pub after: Option<LetterId>,
+}
+
+/// Answer of [`Call::Letters`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LettersAnswer {
+    /// Some that come after it; none at the end.
+    pub letters: Vec<Listed>,
+}
+
+/// Body of [`Call::ReadPart`] and [`Call::RemovePart`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PartBody {
+    /// The letter.
+    pub id: LetterId,
+    /// Which part of its payload.
+    #[serde(with = "part")]
+    #[schemars(schema_with = "part::schema")]
+    pub part: u64,
+}
+
+/// Answer of [`Call::ReadPart`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PartAnswer {
+    /// The part; none when it is not there.
+    #[serde(with = "base64::optional")]
+    #[schemars(schema_with = "base64::optional::schema")]
+    pub bytes: Option<Bytes>,
+}
+
+/// Body of [`Call::BreakLetter`] and [`Call::RemoveLetter`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LetterBody {
+    /// The letter.
+    pub id: LetterId,
 }
 
 impl LeaseKey {

@@ -37,6 +37,11 @@ impl EventEnvelope {
         Self { tail: Bytes::from(format!(",\"eventSourceARN\":{arn}}}")) }
     }
 
+    /// For records that are out of an event already, and have their stream's ARN.
+    pub fn of_events() -> Self {
+        Self { tail: Bytes::from_static(b"}") }
+    }
+
     /// Bytes that `record` takes in an event, its comma included. An upper bound: a
     /// rewritten `userIdentity` may be shorter than the original, never longer.
     pub fn cost(&self, record: &Record) -> usize {

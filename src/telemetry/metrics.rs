@@ -149,8 +149,10 @@ metrics! {
     records_delivered: IntCounter("streamgate_records_delivered_total");
     /// Stream records given up by policy and dropped, as ON_FAILURE=none has it, by why.
     records_dropped: IntCounterVec("streamgate_records_dropped_total", &["reason"]);
-    /// Stream records given up by policy and taken by the destination that ON_FAILURE names.
+    /// Stream records given up by policy and kept with their payload, in the table or where ON_FAILURE has them posted.
     records_dead_lettered: IntCounter("streamgate_records_dead_lettered_total");
+    /// Attempts to have records that were given up kept or posted, as ON_FAILURE has it, by how they ended; their shard waits until one is ok.
+    dead_letter_attempts: IntCounterVec("streamgate_dead_letter_attempts_total", &["outcome"]);
     /// Stretches of a shard that left the stream before they were read: their records are lost to this consumer.
     gaps: IntCounter("streamgate_gaps_total");
     /// Invocations of the handler, by how they ended.
@@ -229,6 +231,9 @@ impl Metrics {
         }
         for reason in DROP_REASONS {
             self.records_dropped.with_label_values(&[reason]);
+        }
+        for outcome in ["ok", "error"] {
+            self.dead_letter_attempts.with_label_values(&[outcome]);
         }
         for state in ShardState::ALL {
             self.shards.with_label_values(&[state.label()]);

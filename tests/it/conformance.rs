@@ -7,11 +7,13 @@ use crate::support::api::RunningApi;
 use crate::support::chaos::{Chaos, Losing};
 use crate::support::persistent::Persistent;
 use crate::support::{self, NewTable, sdk_config};
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+use streamgate::progress::letters::{self, DeadLetter, INLINE_BYTES, LetterId, PART_BYTES, Reason};
 use streamgate::progress::{
     Checkpoint, ClientProgress, Gap, Heartbeat, Lease, LeaseKey, MemoryProgress, NewShard,
     Position, Progress, ProgressError, ShardProgress, TableProgress, TableSettings, WorkerId,
@@ -49,6 +51,10 @@ macro_rules! conformance {
             of_twenty_takers_one_wins,
             a_batch_answers_in_order,
             of_two_positions_in_a_batch_the_later_step_counts,
+            dead_letters_are_kept_with_their_payload_until_they_are_removed,
+            a_dead_letter_that_was_cut_off_is_not_whole_until_it_is_kept_again,
+            a_dead_letter_that_is_whole_stays_as_it_is,
+            dead_letters_are_listed_in_the_order_of_their_records,
         ]);
     };
     ($store:ident, $open:path, [$($scenario:ident),* $(,)?]) => {
@@ -595,4 +601,92 @@ async fn a_batch_answers_in_order(space: &Space) {
         assert_eq!((item.shard, item.position), (shard(n), moved));
     }
     assert!(store.checkpoint(&[]).await.is_empty());
+}
+
+fn letter(n: usize, first: u128, last: u128) -> DeadLetter {
+    let number = |n: u128| n.to_string().parse().unwrap();
+    DeadLetter {
+        id: LetterId { shard: shard(n), first: number(first), last: number(last) },
+        reason: Reason::Retries,
+        records: 2,
+        attempts: 3,
+        first_error: None,
+        last_error: Some("the handler answered 500 – \"no\"".to_owned()),
+        given_up_at: at_millis(1_700_000_000_123),
+        bytes: 0,
+    }
+}
+
+/// Bytes that are no text and differ from place to place.
+fn bytes(count: usize) -> Bytes {
+    let mut random = fastrand::Rng::with_seed(count as u64);
+    std::iter::repeat_with(|| random.u8(..)).take(count).collect()
+}
+
+async fn dead_letters_are_kept_with_their_payload_until_they_are_removed(space: &Space) {
+    let store = space.store();
+    assert_eq!(letters::all(&*store).await.unwrap(), []);
+    let sizes = [0, 1, INLINE_BYTES, INLINE_BYTES + 1, PART_BYTES, PART_BYTES * 3 + 7];
+    for (n, size) in sizes.into_iter().enumerate() {
+        let payload = bytes(size);
+        letters::keep(&*store, letter(1, n as u128, 9), &payload).await.unwrap();
+        let listed = letters::all(&*store).await.unwrap();
+        let [.., last] = &listed[..] else { panic!("it was kept") };
+        let expected = DeadLetter { bytes: size as u64, ..letter(1, n as u128, 9) };
+        assert_eq!((listed.len(), &last.letter, last.whole), (n + 1, &expected, true));
+        assert_eq!(letters::payload(&*store, &last.letter).await.unwrap(), payload, "{size}");
+    }
+    for listed in letters::all(&*store).await.unwrap() {
+        letters::remove(&*store, &listed.letter).await.unwrap();
+        letters::remove(&*store, &listed.letter).await.unwrap();
+        assert!(letters::payload(&*store, &listed.letter).await.is_err(), "nothing of it is left");
+    }
+    assert_eq!(letters::all(&*store).await.unwrap(), []);
+}
+
+async fn a_dead_letter_that_was_cut_off_is_not_whole_until_it_is_kept_again(space: &Space) {
+    let store = space.store();
+    let payload = bytes(2 * PART_BYTES);
+    let cut_off = DeadLetter { bytes: payload.len() as u64, ..letter(1, 5, 6) };
+    store.write_letter(&cut_off, None, false).await.unwrap();
+    store.write_part(&cut_off.id, 0, &payload.slice(..PART_BYTES)).await.unwrap();
+    let [listed] = &letters::all(&*store).await.unwrap()[..] else { panic!("one") };
+    assert!(!listed.whole);
+    assert!(letters::payload(&*store, &listed.letter).await.is_err());
+    letters::keep(&*store, letter(1, 5, 6), &payload).await.unwrap();
+    let [listed] = &letters::all(&*store).await.unwrap()[..] else { panic!("one") };
+    assert!(listed.whole);
+    assert_eq!(letters::payload(&*store, &listed.letter).await.unwrap(), payload);
+    // So it is while it is being removed.
+    store.break_letter(&listed.letter.id).await.unwrap();
+    assert!(!letters::all(&*store).await.unwrap()[0].whole);
+    store.break_letter(&letter(2, 5, 6).id).await.unwrap();
+    assert_eq!(letters::all(&*store).await.unwrap().len(), 1, "one that is not there stays so");
+}
+
+async fn a_dead_letter_that_is_whole_stays_as_it_is(space: &Space) {
+    let store = space.store();
+    let payload = bytes(10);
+    letters::keep(&*store, letter(1, 5, 6), &payload).await.unwrap();
+    let late = DeadLetter { attempts: 99, ..letter(1, 5, 6) };
+    letters::keep(&*store, late.clone(), &payload).await.unwrap();
+    store.write_letter(&late, None, false).await.unwrap();
+    let [listed] = &letters::all(&*store).await.unwrap()[..] else { panic!("one") };
+    assert_eq!((listed.letter.attempts, listed.whole), (3, true));
+}
+
+async fn dead_letters_are_listed_in_the_order_of_their_records(space: &Space) {
+    let store = space.store();
+    // Of several shards and pages; as text, 10 would come before 9.
+    let count = 2 * letters::LETTERS_PER_PAGE + 31;
+    let mut numbers: Vec<usize> = (0..count).collect();
+    fastrand::Rng::with_seed(3).shuffle(&mut numbers);
+    for n in numbers {
+        let first = n as u128 * 7;
+        letters::keep(&*store, letter(n % 5, first, first + 6), &bytes(3)).await.unwrap();
+    }
+    let listed = letters::all(&*store).await.unwrap();
+    let firsts: Vec<_> =
+        listed.iter().map(|listed| listed.letter.id.first.as_str().to_owned()).collect();
+    assert_eq!(firsts, (0..count).map(|n| (n * 7).to_string()).collect::<Vec<_>>());
 }

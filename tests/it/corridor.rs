@@ -4,11 +4,13 @@ use crate::support::rig::{
     Got, Recorder, arn, assert_in_order, distinct, put_rounds, settings, start, start_with,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::{ConsumerError, ConsumerSettings};
 use streamgate::lineage::StartingPosition;
+use streamgate::progress::letters::{DeadLetter, DeadLetters, LetterId, Listed};
 use streamgate::progress::{
     Checkpoint, Coordination, Lease, LeaseKey, MemoryFault, MemoryProgress, NewShard, Position,
     Progress, ProgressError, ShardProgress, WorkerId,
@@ -798,6 +800,41 @@ impl Progress for Echo {
     }
     async fn forget(&self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError> {
         self.echo("shard", self.inner.forget(shard, lease).await)
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Echo {
+    async fn write_letter(
+        &self,
+        letter: &DeadLetter,
+        payload: Option<&Bytes>,
+        whole: bool,
+    ) -> Result<(), ProgressError> {
+        self.echo("letter", self.inner.write_letter(letter, payload, whole).await)
+    }
+    async fn write_part(
+        &self,
+        id: &LetterId,
+        part: u64,
+        bytes: &Bytes,
+    ) -> Result<(), ProgressError> {
+        self.echo("letter", self.inner.write_part(id, part, bytes).await)
+    }
+    async fn list_letters(&self, after: Option<&LetterId>) -> Result<Vec<Listed>, ProgressError> {
+        self.inner.list_letters(after).await
+    }
+    async fn read_part(&self, id: &LetterId, part: u64) -> Result<Option<Bytes>, ProgressError> {
+        self.inner.read_part(id, part).await
+    }
+    async fn remove_part(&self, id: &LetterId, part: u64) -> Result<(), ProgressError> {
+        self.echo("letter", self.inner.remove_part(id, part).await)
+    }
+    async fn break_letter(&self, id: &LetterId) -> Result<(), ProgressError> {
+        self.echo("letter", self.inner.break_letter(id).await)
+    }
+    async fn remove_letter(&self, id: &LetterId) -> Result<(), ProgressError> {
+        self.echo("letter", self.inner.remove_letter(id).await)
     }
 }
 

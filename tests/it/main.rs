@@ -8,6 +8,7 @@ mod commands;
 mod conformance;
 mod corridor;
 mod crowd;
+mod dead_letters;
 mod embedded;
 mod exec;
 mod exits;

@@ -390,7 +390,10 @@ async fn what_is_given_up_is_posted_with_its_payload_and_its_shard_waits_until_i
     assert!(answer.contains("500"), "{answer}");
     let ended = consumer.stop().await;
     let log = ended.stderr.join("\n");
-    assert!(log.contains("were posted to ON_FAILURE") && !log.contains(&letters.url), "{log}");
+    assert!(
+        log.contains("given up, and ON_FAILURE has them") && !log.contains(&letters.url),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,8 @@
 //! A store that is asked again while it does not answer, as the consumer's loops do.
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use streamgate::progress::letters::{DeadLetter, DeadLetters, LetterId, Listed};
 use streamgate::progress::{
     Checkpoint, ClientProgress, Coordination, Lease, LeaseKey, NewShard, Progress, ProgressError,
     ShardProgress, WorkerId,
@@ -83,5 +85,40 @@ impl Progress for Persistent {
 
     async fn forget(&self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError> {
         again!(self.0.forget(shard, lease))
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Persistent {
+    async fn write_letter(
+        &self,
+        letter: &DeadLetter,
+        payload: Option<&Bytes>,
+        whole: bool,
+    ) -> Result<(), ProgressError> {
+        again!(self.0.write_letter(letter, payload, whole))
+    }
+    async fn write_part(
+        &self,
+        id: &LetterId,
+        part: u64,
+        bytes: &Bytes,
+    ) -> Result<(), ProgressError> {
+        again!(self.0.write_part(id, part, bytes))
+    }
+    async fn list_letters(&self, after: Option<&LetterId>) -> Result<Vec<Listed>, ProgressError> {
+        again!(self.0.list_letters(after))
+    }
+    async fn read_part(&self, id: &LetterId, part: u64) -> Result<Option<Bytes>, ProgressError> {
+        again!(self.0.read_part(id, part))
+    }
+    async fn remove_part(&self, id: &LetterId, part: u64) -> Result<(), ProgressError> {
+        again!(self.0.remove_part(id, part))
+    }
+    async fn break_letter(&self, id: &LetterId) -> Result<(), ProgressError> {
+        again!(self.0.break_letter(id))
+    }
+    async fn remove_letter(&self, id: &LetterId) -> Result<(), ProgressError> {
+        again!(self.0.remove_letter(id))
     }
 }

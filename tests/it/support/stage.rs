@@ -42,13 +42,15 @@ impl Stage {
         consumer(stream, &self.table, self.streams, self.tables, variables)
     }
 
+    /// Starts a command that has the consumer's settings.
+    pub fn command(&self, command: &[&str], variables: &[(&str, &str)]) -> Process {
+        let stream = self.simulator.stream();
+        of_consumer(command, stream, &self.table, self.streams, self.tables, variables)
+    }
+
     /// Runs `streamgate check consumer` to its end.
     pub async fn check(&self, variables: &[(&str, &str)]) -> Ended {
-        let stream = self.simulator.stream();
-        let command = ["check", "consumer"];
-        of_consumer(&command, stream, &self.table, self.streams, self.tables, variables)
-            .ended()
-            .await
+        self.command(&["check", "consumer"], variables).ended().await
     }
 
     /// Starts a consumer and waits until it listens.

@@ -1,38 +1,18 @@
-//! What becomes of records that are given up, `ON_FAILURE`.
+//! Records that are given up, and the document that Lambda writes of such.
 //!
-//! Owns the document in which they are posted: Lambda's for a destination in S3, with
-//! their event as its payload. Does not decide who is given up. Invariant: records count
-//! as kept only after the destination took them with a 2xx.
+//! Owns the forms: Lambda's for a destination in S3, with the event as its payload, and
+//! what is kept of it in the table. Does not decide who is given up, and sends nothing.
 
-use super::http::{client, identity};
-use super::{HandlerError, Reason};
-use crate::causes;
+use super::HandlerError;
+use super::http::identity;
+use crate::progress::letters::{DeadLetter, LetterId, Reason};
 use crate::record::{EventEnvelope, Record};
 use crate::source::ShardId;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Url};
+use bytes::Bytes;
 use serde_json::json;
-use std::fmt;
 use std::time::SystemTime;
 
-/// `ON_FAILURE`
-#[derive(Clone, Debug, Default)]
-pub enum OnFailure {
-    /// `none`: they are dropped and counted.
-    #[default]
-    Drop,
-    /// `http(s)://…`: they are posted there; the shard waits until they are taken.
-    Post(LetterBox),
-}
-
-/// Where records that are given up are posted.
-#[derive(Clone)]
-pub struct LetterBox {
-    client: Client,
-    url: Url,
-}
-
-/// Records that are given up, and why.
+/// Records that are given up, and why; never none.
 pub(super) struct Letter<'a> {
     pub shard: &'a ShardId,
     pub stream: &'a str,
@@ -41,42 +21,37 @@ pub(super) struct Letter<'a> {
     pub reason: Reason,
     /// Invocations that they have been in.
     pub attempts: u32,
-    /// The last of them; none where they were too old to be tried.
+    /// What their batch failed with at first.
+    pub first_error: Option<&'a str>,
+    /// The last of their errors; none where they were too old to be tried.
     pub error: Option<&'a HandlerError>,
 }
 
-impl LetterBox {
-    /// Posts to `url`.
-    ///
-    /// # Errors
-    /// When TLS roots cannot be loaded.
-    pub fn new(url: Url) -> Result<Self, reqwest::Error> {
-        Ok(Self { client: client()?, url })
-    }
-
-    /// Posts one letter.
-    ///
-    /// # Errors
-    /// A fragment, when it was not taken.
-    pub(super) async fn post(&self, letter: &Letter<'_>, now: SystemTime) -> Result<(), String> {
-        let request = self.client.post(self.url.clone());
-        let request = request.header(CONTENT_TYPE, "application/json").body(letter.document(now));
-        // The URL may hold a password.
-        let answer = request.send().await.map_err(|e| causes::in_a_line(&e.without_url()))?;
-        let status = answer.status();
-        if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
-    }
-}
-
-impl fmt::Debug for LetterBox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LetterBox")
-    }
-}
-
 impl Letter<'_> {
+    /// As it is kept, and its payload.
+    pub fn kept(&self, now: SystemTime) -> (DeadLetter, Bytes) {
+        let (first, last) = (&self.records[0], &self.records[self.records.len() - 1]);
+        let payload = Bytes::from(self.envelope.event(self.records).to_vec());
+        let id = LetterId {
+            shard: self.shard.clone(),
+            first: first.sequence_number(),
+            last: last.sequence_number(),
+        };
+        let letter = DeadLetter {
+            id,
+            reason: self.reason,
+            records: self.records.len() as u64,
+            attempts: self.attempts.into(),
+            first_error: self.first_error.map(str::to_owned),
+            last_error: self.error.map(ToString::to_string),
+            given_up_at: now,
+            bytes: payload.len() as u64,
+        };
+        (letter, payload)
+    }
+
     /// As Lambda writes it, with `streamgate` as a member of our own.
-    fn document(&self, now: SystemTime) -> String {
+    pub fn document(&self, now: SystemTime) -> String {
         let (first, last) = (self.records.first(), self.records.last());
         let digits =
             |record: Option<&Record>| record.map_or("", Record::sequence_digits).to_owned();
@@ -146,6 +121,7 @@ mod tests {
             envelope: &envelope,
             reason: Reason::Age,
             attempts: 0,
+            first_error: None,
             error: None,
         };
         let mut document: Value =

@@ -1,0 +1,109 @@
+//! From a call's body to its answer, by way of the store.
+//!
+//! Owns the joining of bodies and methods, and who of the callers is noted. What a call
+//! does is the store's.
+
+use super::callers::Callers;
+use crate::progress::problem::{Problem, ProblemCode};
+use crate::progress::wire::{
+    Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HeartbeatBody, LetterBody,
+    LettersAnswer, LettersBody, PartAnswer, PartBody, ReleaseBody, RetireBody, SeededBody,
+    ShardsAnswer, TakeBody, WriteLetterBody, WritePartBody,
+};
+use crate::progress::{Checkpoint, LeaseKey, Progress};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A body in JSON, or what went wrong.
+pub(super) type Answer = Result<Vec<u8>, Problem>;
+
+/// Makes the call on `store`.
+pub(super) async fn answering(
+    store: &dyn Progress,
+    callers: &Callers,
+    call: Call,
+    body: &[u8],
+) -> Answer {
+    match call {
+        Call::Coordination => answer(&store.coordination().await?),
+        Call::Shards => answer(&ShardsAnswer { shards: store.load().await? }),
+        Call::Heartbeat => {
+            let HeartbeatBody { worker, beat } = read(body)?;
+            store.heartbeat(&worker, beat).await?;
+            callers.beats(&worker);
+            answer(&())
+        }
+        Call::Drain => {
+            let DrainBody { worker } = read(body)?;
+            callers.drains(&worker);
+            answer(&())
+        }
+        Call::Retire => {
+            let RetireBody { worker } = read(body)?;
+            store.retire(&worker).await?;
+            callers.retires(&worker);
+            answer(&())
+        }
+        Call::Take => {
+            let TakeBody { shard, seen, worker, new } = read(body)?;
+            let key = LeaseKey::from_wire(shard);
+            answer(&store.take(&key, seen.as_ref(), &worker, new.as_ref()).await?)
+        }
+        Call::Release => {
+            let ReleaseBody { shard, lease } = read(body)?;
+            answer(&store.release(&LeaseKey::from_wire(shard), &lease).await?)
+        }
+        Call::Seeded => {
+            let SeededBody { lease } = read(body)?;
+            answer(&store.seeded(&lease).await?)
+        }
+        Call::Checkpoint => {
+            let CheckpointBody::<Vec<Checkpoint>> { checkpoints } = read(body)?;
+            let results = store.checkpoint(&checkpoints).await;
+            let results = results.into_iter().map(|result| result.err().map(Problem::from));
+            answer(&CheckpointAnswer { results: results.collect() })
+        }
+        Call::Forget => {
+            let ForgetBody { shard, lease } = read(body)?;
+            answer(&store.forget(&shard, &lease).await?)
+        }
+        Call::WriteLetter => {
+            let WriteLetterBody { letter, payload, whole } = read(body)?;
+            answer(&store.write_letter(&letter, payload.as_ref(), whole).await?)
+        }
+        Call::WritePart => {
+            let WritePartBody { id, part, bytes } = read(body)?;
+            answer(&store.write_part(&id, part, &bytes).await?)
+        }
+        Call::Letters => {
+            let LettersBody { after } = read(body)?;
+            answer(&LettersAnswer { letters: store.list_letters(after.as_ref()).await? })
+        }
+        Call::ReadPart => {
+            let PartBody { id, part } = read(body)?;
+            answer(&PartAnswer { bytes: store.read_part(&id, part).await? })
+        }
+        Call::RemovePart => {
+            let PartBody { id, part } = read(body)?;
+            answer(&store.remove_part(&id, part).await?)
+        }
+        Call::BreakLetter => {
+            let LetterBody { id } = read(body)?;
+            answer(&store.break_letter(&id).await?)
+        }
+        Call::RemoveLetter => {
+            let LetterBody { id } = read(body)?;
+            answer(&store.remove_letter(&id).await?)
+        }
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(ProblemCode::Malformed, format!("the body cannot be read: {error}"))
+    })
+}
+
+pub(super) fn answer(body: &impl Serialize) -> Answer {
+    Ok(serde_json::to_vec(body).expect("answers are plain data"))
+}

@@ -1,0 +1,236 @@
+//! `streamgate dead-letters`: what was given up, with its payload, and its second chance.
+//!
+//! Runs with the consumer's configuration, in its container or where its variables are set,
+//! for letters lie where its progress does and a redrive goes to its handler.
+
+use super::consumer::{handler, progress};
+use super::exit::Exit;
+use super::settings;
+use super::signals::drain_on_signal;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::json;
+use serde_json::value::RawValue;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::SystemTime;
+use streamgate::aws;
+use streamgate::config::{self, ConsumerConfig};
+use streamgate::consumer::ConsumerError;
+use streamgate::deliver::{Deliverer, Redriven};
+use streamgate::progress::Progress;
+use streamgate::progress::letters::{self, LetterId, Listed};
+use streamgate::telemetry::metrics::Metrics;
+use streamgate::telemetry::status::Board;
+
+pub fn command() -> Command {
+    let with_settings = |name: &'static str| {
+        Command::new(name).args(settings(config::Command::Consumer).map(|arg| arg.hide(true)))
+    };
+    let id = || {
+        Arg::new("id").value_name("ID").help("SHARD:FIRST-LAST, as `list` shows it").num_args(1..)
+    };
+    let some = || {
+        let all = Arg::new("all").long("all").action(ArgAction::SetTrue);
+        [id().required_unless_present("all"), all.conflicts_with("id").help("All that there are")]
+    };
+    let json =
+        |help: &'static str| Arg::new("json").long("json").action(ArgAction::SetTrue).help(help);
+    Command::new("dead-letters")
+        .about("What was given up: shows it, hands it to the handler again, or removes it")
+        .after_help("Each takes the settings of `streamgate consumer`, as variables or flags, and runs best in its container.")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            with_settings("list")
+                .about("Lists them, oldest records first, without their payloads")
+                .arg(json("An object a line")),
+        )
+        .subcommand(
+            with_settings("show")
+                .about("Shows one with its payload, the event as the handler had it")
+                .arg(id().required(true).num_args(1))
+                .arg(json("One object, with the event in its member `payload`")),
+        )
+        .subcommand(
+            with_settings("redrive")
+                .about("Hands them to HANDLER again, in order, and removes what it takes")
+                .args(some())
+                .arg(json("An object a line")),
+        )
+        .subcommand(
+            with_settings("delete")
+                .about("Removes them for good")
+                .args(some()),
+        )
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
+    let Some((name, matches)) = matches.subcommand() else {
+        unreachable!("clap asks for a command it knows")
+    };
+    let config = config::consumer(&super::lookup(matches), SystemTime::now())?;
+    let metrics = Arc::new(Metrics::new());
+    let aws = aws::load(Some(config.settings.stream.region()), metrics.aws_observer()).await;
+    let store = progress(&config, &aws, &metrics)?;
+    store.describe().await.map_err(ConsumerError::of_store)?;
+    let all = letters::all(&*store).await.map_err(ConsumerError::of_store)?;
+    let as_json = matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or_default();
+    match name {
+        "list" => list(&all, as_json),
+        "show" => show(&*store, &wanted(matches, all)?, as_json).await,
+        "redrive" => redrive(&config, store, wanted(matches, all)?, metrics, as_json).await,
+        _ => delete(&*store, &wanted(matches, all)?).await,
+    }
+}
+
+/// Those that the command line names, in the order in which they stand.
+fn wanted(matches: &ArgMatches, all: Vec<Listed>) -> Result<Vec<Listed>, Exit> {
+    let Some(ids) = matches.get_many::<String>("id") else { return Ok(all) };
+    let mut ids = ids
+        .map(|text| {
+            let id = text.parse::<LetterId>();
+            id.map(|id| id.to_string()).map_err(|error| Exit::Usage(format!("{text:?} {error}")))
+        })
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    let mut found = all;
+    found.retain(|listed| ids.remove(&listed.letter.id.to_string()));
+    match ids.first() {
+        None => Ok(found),
+        Some(id) => Err(Exit::Failed(format!(
+            "there is no dead letter {id}; it may have been redriven or deleted"
+        ))),
+    }
+}
+
+fn list(all: &[Listed], as_json: bool) -> Result<(), Exit> {
+    if as_json {
+        let lines = all.iter().map(|listed| json!(listed).to_string() + "\n");
+        return say(&lines.collect::<String>());
+    }
+    if all.is_empty() {
+        return say("there are no dead letters\n");
+    }
+    let mut text = String::new();
+    for Listed { letter, whole } in all {
+        writeln!(
+            text,
+            "{}\n    {} records given up {} ({}), {} attempts{}{}",
+            letter.id,
+            letter.records,
+            humantime::format_rfc3339_seconds(letter.given_up_at),
+            letter.reason.label(),
+            letter.attempts,
+            letter.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
+            if *whole { "" } else { " (not whole)" },
+        )
+        .expect("a string takes it");
+    }
+    say(&text)
+}
+
+async fn show(store: &dyn Progress, found: &[Listed], as_json: bool) -> Result<(), Exit> {
+    let [listed] = found else { unreachable!("one id was asked for and found") };
+    let payload = letters::payload(store, &listed.letter).await.map_err(ConsumerError::of_store)?;
+    let payload = String::from_utf8_lossy(&payload).into_owned();
+    let payload = RawValue::from_string(payload)
+        .map_err(|error| Exit::Failed(format!("its payload is not JSON: {error}")))?;
+    if as_json {
+        #[derive(serde::Serialize)]
+        struct Shown<'a> {
+            #[serde(flatten)]
+            listed: &'a Listed,
+            payload: &'a RawValue,
+        }
+        let shown = serde_json::to_string(&Shown { listed, payload: &payload });
+        return say(&(shown.expect("plain data") + "\n"));
+    }
+    list(found, false)?;
+    say(&format!("{payload}\n"))
+}
+
+/// In order; after one that fails, the later ones of its shard stay.
+async fn redrive(
+    config: &ConsumerConfig,
+    store: Arc<dyn Progress>,
+    found: Vec<Listed>,
+    metrics: Arc<Metrics>,
+    as_json: bool,
+) -> Result<(), Exit> {
+    let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
+    let deliverer = Deliverer {
+        handler: handler(config)?,
+        timeout: config.settings.handler_timeout,
+        retries: config.settings.retries,
+        destination: None,
+        stream: config.settings.stream.to_string(),
+        metrics,
+        board: Arc::new(Board::new()),
+    };
+    let (count, mut left, mut held) = (found.len(), 0, BTreeSet::new());
+    for (index, listed) in found.iter().enumerate() {
+        let id = &listed.letter.id;
+        let outcome = if drain.is_cancelled() {
+            left += 1;
+            continue;
+        } else if held.contains(&id.shard) {
+            Redriven::Failed { why: "an earlier one of its shard was not taken".to_owned() }
+        } else {
+            deliverer.redrive(&*store, listed).await.map_err(ConsumerError::of_store)?
+        };
+        if outcome != Redriven::Taken {
+            left += 1;
+            held.insert(id.shard.clone());
+        }
+        tell(index + 1, count, listed, &outcome, as_json);
+    }
+    match left {
+        0 => Ok(()),
+        left => Err(Exit::Failed(format!("{left} of {count} dead letters are left"))),
+    }
+}
+
+/// On stderr: stdout may be the handler's.
+fn tell(index: usize, count: usize, listed: &Listed, outcome: &Redriven, as_json: bool) {
+    let letter = &listed.letter;
+    let (word, taken, why) = match outcome {
+        Redriven::Taken => ("taken", letter.records as usize, None),
+        Redriven::PartlyTaken { taken, why, .. } => ("partly taken", *taken, Some(why)),
+        Redriven::Failed { why } => ("not taken", 0, Some(why)),
+    };
+    if as_json {
+        let rest = match outcome {
+            Redriven::PartlyTaken { rest, .. } => Some(rest),
+            _ => None,
+        };
+        let line = json!({
+            "index": index, "of": count, "id": letter.id, "outcome": word, "records": letter.records,
+            "taken": taken, "why": why, "rest": rest,
+        });
+        eprintln!("{line}");
+    } else {
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        eprintln!(
+            "{index} of {count}  {}  {taken} of {} records {word}{why}",
+            letter.id, letter.records
+        );
+    }
+}
+
+async fn delete(store: &dyn Progress, found: &[Listed]) -> Result<(), Exit> {
+    for Listed { letter, .. } in found {
+        letters::remove(store, letter).await.map_err(ConsumerError::of_store)?;
+    }
+    say(&format!("{} dead letters deleted\n", found.len()))
+}
+
+/// Writes to stdout; a reader that has gone, `| head`, is no fault.
+fn say(text: &str) -> Result<(), Exit> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Exit::Failed(format!("stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

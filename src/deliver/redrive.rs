@@ -1,0 +1,109 @@
+//! Dead letters handed to the handler again.
+//!
+//! Owns one letter's second chance. Which letters, and in which order, is the caller's to
+//! say. Invariant: a letter is removed only after the handler took all of its records; one
+//! of which it took the first part is replaced by a letter of the rest.
+
+use super::{Batch, Deliverer, HandlerError};
+use crate::progress::ProgressError;
+use crate::progress::letters::{self, DeadLetter, DeadLetters, LetterId, Listed};
+use crate::record::{EventEnvelope, Record, parse_page};
+
+/// How a letter fared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redriven {
+    /// The handler took it, and it is gone.
+    Taken,
+    /// The handler took its first records, and it is replaced by one of the rest.
+    PartlyTaken {
+        /// Records taken.
+        taken: usize,
+        /// The letter of the others.
+        rest: LetterId,
+        /// Why they were not taken.
+        why: String,
+    },
+    /// It stays as it is.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Deliverer {
+    /// Hands a letter's records to the handler, once, as the batch that they were.
+    ///
+    /// # Errors
+    /// When the store does not answer: the letter stays, or the handler gets it again.
+    pub async fn redrive(
+        &self,
+        store: &dyn DeadLetters,
+        listed: &Listed,
+    ) -> Result<Redriven, ProgressError> {
+        let Listed { letter, whole } = listed;
+        let failed = |why: String| Ok(Redriven::Failed { why });
+        if !whole {
+            return failed(
+                "it is not whole; its records came again, or it was being removed: delete it"
+                    .to_owned(),
+            );
+        }
+        let payload = letters::payload(store, letter).await?;
+        let records = match parse_page(&payload) {
+            Ok(page) if !page.records.is_empty() => page.records,
+            Ok(_) => return failed("its payload has no records".to_owned()),
+            Err(error) => return failed(format!("its payload cannot be read: {error}")),
+        };
+        // The payload is an event: its records have their stream's ARN already.
+        let envelope = EventEnvelope::of_events();
+        let attempt = u32::try_from(letter.attempts).unwrap_or(u32::MAX).saturating_add(1);
+        let batch = Batch {
+            shard: letter.id.shard.clone(),
+            attempt,
+            records: &records,
+            envelope: &envelope,
+        };
+        let turn = self.handler.turn().await;
+        let error = match self.attempt(&batch, turn).await {
+            Ok(()) => {
+                letters::remove(store, letter).await?;
+                self.metrics.records_delivered.inc_by(records.len() as u64);
+                return Ok(Redriven::Taken);
+            }
+            Err(error) => error,
+        };
+        let taken = error
+            .from
+            .as_deref()
+            .and_then(|first| records.iter().position(|record| record.sequence_digits() == first));
+        match taken.unwrap_or_default() {
+            0 => failed(error.to_string()),
+            taken => {
+                let rest = keep_rest(store, letter, &records[taken..], attempt, &error).await?;
+                letters::remove(store, letter).await?;
+                Ok(Redriven::PartlyTaken { taken, rest, why: error.to_string() })
+            }
+        }
+    }
+}
+
+async fn keep_rest(
+    store: &dyn DeadLetters,
+    letter: &DeadLetter,
+    records: &[Record],
+    attempts: u32,
+    error: &HandlerError,
+) -> Result<LetterId, ProgressError> {
+    let payload = EventEnvelope::of_events().event(records).to_vec().into();
+    let first = records.first().map_or_else(|| letter.id.first.clone(), Record::sequence_number);
+    let rest = DeadLetter {
+        id: LetterId { first, ..letter.id.clone() },
+        records: records.len() as u64,
+        attempts: attempts.into(),
+        last_error: Some(error.to_string()),
+        ..letter.clone()
+    };
+    let id = rest.id.clone();
+    letters::keep(store, rest, &payload).await?;
+    Ok(id)
+}
