@@ -46,6 +46,16 @@ impl Batcher {
         self.records.push(record);
     }
 
+    /// A window that is open begins now: it counts from when the batch before was through.
+    pub fn reopen(&mut self, now: Instant) {
+        self.opened = self.opened.map(|_| now);
+    }
+
+    /// How many records are in it.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// Whether no further record can join, by count.
     pub fn is_full(&self) -> bool {
         self.records.len() >= self.settings.size

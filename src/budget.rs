@@ -69,6 +69,13 @@ impl Reservation {
     }
 }
 
+impl Charge {
+    /// How many they are.
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or_default()
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.buffered.sub(self.bytes);

@@ -5,6 +5,7 @@
 //! what was finished since then, never less and never anything before it.
 
 use crate::progress::{Gap, Position};
+use crate::record::Record;
 use std::collections::VecDeque;
 
 /// A piece of work taken up, in the order of the shard.
@@ -14,15 +15,10 @@ pub struct Ticket(u64);
 /// How far a shard is finished, in memory.
 #[derive(Debug, Default)]
 pub struct Frontier {
-    open: VecDeque<Entry>,
-    /// The ticket of the entry at the front of `open`.
+    /// Pieces that are not behind the frontier; finished ones have what holds then.
+    pieces: VecDeque<Option<Mark>>,
+    /// The ticket of the piece at the front.
     front: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    mark: Mark,
-    finished: bool,
 }
 
 /// What is true once a piece of work and all before it are finished.
@@ -37,35 +33,45 @@ pub struct Mark {
     pub gap: Option<Gap>,
 }
 
+impl Mark {
+    /// Everything up to this record is finished.
+    pub fn after(record: &Record) -> Self {
+        let position = Position::After(record.sequence_number());
+        Self { position, quiet: false, gap: None }
+    }
+}
+
 impl Frontier {
-    /// Takes up the next piece of work; `mark` holds when it and all before it are done.
-    pub fn begin(&mut self, mark: Mark) -> Ticket {
-        self.open.push_back(Entry { mark, finished: false });
-        Ticket(self.front + self.open.len() as u64 - 1)
+    /// Takes up the next piece of work.
+    pub fn begin(&mut self) -> Ticket {
+        self.pieces.push_back(None);
+        Ticket(self.front + self.pieces.len() as u64 - 1)
+    }
+
+    /// Whether `ticket` is that of the piece taken up last.
+    pub fn is_newest(&self, ticket: Ticket) -> bool {
+        ticket.0 + 1 == self.front + self.pieces.len() as u64
     }
 
     /// The piece is finished as far as `mark`. Gives it back where it holds, which is when
     /// nothing before the piece is open.
     pub fn partly(&self, ticket: Ticket, mark: Mark) -> Option<Mark> {
-        let is_front = ticket.0 == self.front && self.open.front().is_some_and(|e| !e.finished);
+        let is_front = ticket.0 == self.front && self.pieces.front().is_some_and(Option::is_none);
         is_front.then_some(mark)
     }
 
-    /// The piece is finished. Gives the marks that hold now and did not before, oldest
-    /// first; none while earlier work is open.
-    pub fn finish(&mut self, ticket: Ticket) -> Vec<Mark> {
-        if let Some(entry) = ticket
-            .0
-            .checked_sub(self.front)
-            .and_then(|index| self.open.get_mut(usize::try_from(index).ok()?))
-        {
-            entry.finished = true;
+    /// The piece is finished, and `mark` holds once all before it are. Gives the marks that
+    /// hold now and did not before, oldest first; none while earlier work is open.
+    pub fn finish(&mut self, ticket: Ticket, mark: Mark) -> Vec<Mark> {
+        let index = ticket.0.checked_sub(self.front).and_then(|index| usize::try_from(index).ok());
+        if let Some(piece) = index.and_then(|index| self.pieces.get_mut(index)) {
+            piece.get_or_insert(mark);
         }
         let mut reached = Vec::new();
-        while self.open.front().is_some_and(|entry| entry.finished) {
-            let entry = self.open.pop_front().expect("looked at above");
+        while let Some(mark) = self.pieces.front_mut().and_then(Option::take) {
+            self.pieces.pop_front();
             self.front += 1;
-            reached.push(entry.mark);
+            reached.push(mark);
         }
         reached
     }
@@ -84,10 +90,13 @@ mod tests {
     #[test]
     fn only_the_first_open_piece_moves_the_frontier_before_it_is_finished() {
         let mut frontier = Frontier::default();
-        let (first, second) = (frontier.begin(mark(10)), frontier.begin(mark(20)));
+        let first = frontier.begin();
+        assert!(frontier.is_newest(first));
+        let second = frontier.begin();
+        assert!(frontier.is_newest(second) && !frontier.is_newest(first));
         assert_eq!(frontier.partly(second, mark(15)), None);
         assert_eq!(frontier.partly(first, mark(5)), Some(mark(5)));
-        assert_eq!(frontier.finish(first), [mark(10)]);
+        assert_eq!(frontier.finish(first, mark(10)), [mark(10)]);
         assert_eq!(frontier.partly(first, mark(5)), None);
         assert_eq!(frontier.partly(second, mark(15)), Some(mark(15)));
     }
@@ -98,13 +107,13 @@ mod tests {
         fn is_the_longest_finished_prefix(count in 1usize..60, order in any::<u64>(), again: bool) {
             let mut frontier = Frontier::default();
             let mut tickets: Vec<(usize, Ticket)> =
-                (0..count).map(|n| (n, frontier.begin(mark(n)))).collect();
+                (0..count).map(|n| (n, frontier.begin())).collect();
             fastrand::Rng::with_seed(order).shuffle(&mut tickets);
             let (mut done, mut reached) = (vec![false; count], Vec::new());
             for (n, ticket) in tickets {
                 done[n] = true;
-                reached.extend(frontier.finish(ticket));
-                if again { prop_assert!(frontier.finish(ticket).is_empty()); }
+                reached.extend(frontier.finish(ticket, mark(n)));
+                if again { prop_assert!(frontier.finish(ticket, mark(n + 1)).is_empty()); }
                 let prefix = done.iter().take_while(|done| **done).count();
                 prop_assert_eq!(reached.len(), prefix);
             }

@@ -130,6 +130,7 @@ pub fn consumer(
     let filter = values.read("FILTER_CRITERIA", FilterCriteria::parse);
     let starting_position = starting_position(&mut values, now);
     let batch_size = values.number("BATCH_SIZE", 1, 10_000);
+    let parallelization = values.number("PARALLELIZATION_FACTOR", 1, 10);
     let window = values.number("MAXIMUM_BATCHING_WINDOW_IN_SECONDS", 0, 300);
     let min = values.duration("POLL_INTERVAL_MIN", 10 * MILLI, MINUTE);
     let max = values.duration("POLL_INTERVAL_MAX", min.unwrap_or(10 * MILLI), 5 * MINUTE);
@@ -157,6 +158,7 @@ pub fn consumer(
                     size: usize::try_from(batch_size?).ok()?,
                     window: Duration::from_secs(window?),
                 },
+                parallelization: usize::try_from(parallelization?).ok()?,
                 handler_timeout: handler_timeout?,
                 retries,
                 on_failure,
@@ -351,7 +353,13 @@ mod tests {
             ("METRICS_EMF", "yes", "true and false are allowed"),
             ("API_TOKEN", "short", "16 to 1024 visible ASCII characters"),
             ("API_TOKEN_FILE", "/not/there", "cannot be read"),
-            ("FILTER_CRITERIA", "{}", "is not supported by this version"),
+            (
+                "FILTER_CRITERIA",
+                r#"{"Filters":[{"Pattern":"{}"}]}"#,
+                "Filters[0].Pattern (character 1) is empty",
+            ),
+            ("PARALLELIZATION_FACTOR", "11", "from 1 to 10"),
+            ("ON_FAILURE", "ftp://x", "api, table, http(s)://… and none are allowed"),
         ] {
             let Faults(faults) = with(name, value).unwrap_err();
             assert!(faults.iter().any(|f| f.what.contains(says)), "{name}={value}: {faults:?}");

@@ -174,6 +174,13 @@ pub const SETTINGS: &[Setting] = &[
         "How long a batch that is not full waits for more, 0 to 300.",
     ),
     setting(
+        "PARALLELIZATION_FACTOR",
+        "COUNT",
+        "1",
+        BOTH,
+        "How many batches of a shard are delivered at the same time, 1 to 10; those of a partition key stay one after the other.",
+    ),
+    setting(
         "MAXIMUM_RETRY_ATTEMPTS",
         "COUNT",
         "-1",
@@ -300,4 +307,4 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Names of the design that mean something only once their feature is built. Setting one
 /// is refused, for ignoring it would promise what is not kept.
-pub const NOT_BUILT: &[&str] = &["PARALLELIZATION_FACTOR", "TUMBLING_WINDOW_IN_SECONDS"];
+pub const NOT_BUILT: &[&str] = &["TUMBLING_WINDOW_IN_SECONDS"];

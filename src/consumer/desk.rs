@@ -1,40 +1,34 @@
-//! Sorts what the reader brings into work: batches, and positions passed without any.
+//! Sorts what the reader brings into the batches of lanes.
 //!
 //! Owns the order in which things are worked: own records and those that the filter
-//! drops are left out here, gaps and the end of a shard wait for the batch before them.
-//! Delivers nothing. Invariant: what comes out is what went in, in order, less the
-//! records left out, each of which is counted.
+//! drops are left out here, the end of a shard waits for every batch before it. Delivers
+//! nothing. Invariant: what comes out is what went in, in order per lane, less the records
+//! left out, each of which is counted; and every piece of it has its place in [`Track`].
 
+use super::lane::{Closed, Lane, lane_of};
+use super::track::Track;
 use crate::batch::Batcher;
+use crate::budget::Charge;
 use crate::filter::FilterCriteria;
 use crate::frontier::Mark;
 use crate::progress::{Gap, Position, is_own as own_keys};
 use crate::reader::Read;
 use crate::record::Record;
 use crate::telemetry::metrics::Metrics;
-use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What there is to do next, in the order of the shard.
+/// What there is to do next.
 pub(super) enum Work {
-    /// Records to deliver, and what is true afterwards.
-    Batch(Vec<Record>, Mark),
-    /// Nothing to deliver, and still the position has moved.
-    Passed(Mark),
+    /// Records to deliver by this lane.
+    Batch(usize, Closed),
     /// The shard is delivered to its end.
     End,
     /// A stop was asked for.
     Drained,
-}
-
-enum Entry {
-    Record(Record),
-    /// A position that nothing has to be delivered for, and when its record was written.
-    Passed(Mark, Option<SystemTime>),
-    End,
 }
 
 /// Which records the handler is not to have.
@@ -54,103 +48,116 @@ impl Sieve<'_> {
 /// Sorts what the reader brings into batches.
 pub(super) struct Desk<'a> {
     inbox: mpsc::Receiver<Read>,
-    pending: VecDeque<Entry>,
-    batcher: Batcher,
-    /// Records left out behind the last record of the batch being filled.
-    through: Option<Position>,
+    lanes: Vec<Lane>,
+    /// The partition key's name, by which lanes are chosen.
+    partition_key: Option<&'a str>,
+    sieve: Sieve<'a>,
+    /// Pages that some lane still has records of, and their bytes.
+    held: Vec<(Weak<Charge>, usize)>,
+    /// How much of them there may be while a lane has no work.
+    share: usize,
+    track: &'a Track<'a>,
+    /// The shard's end has been read.
+    ended: bool,
     /// The last page was empty: there was nothing more to read then.
     at_tip: bool,
     /// When the last record was written that was handed out or left out.
     passed: Option<SystemTime>,
-    sieve: Sieve<'a>,
     metrics: &'a Metrics,
-    /// Shows since when records wait.
-    show: &'a (dyn Fn(Option<SystemTime>) + Send + Sync),
 }
 
 impl<'a> Desk<'a> {
-    /// An empty desk over what the reader brings.
+    /// An empty desk over what the reader brings, with a lane for each batcher.
     pub fn new(
         inbox: mpsc::Receiver<Read>,
-        batcher: Batcher,
+        batchers: impl Iterator<Item = Batcher>,
+        partition_key: Option<&'a str>,
         sieve: Sieve<'a>,
+        share: usize,
+        track: &'a Track<'a>,
         metrics: &'a Metrics,
-        show: &'a (dyn Fn(Option<SystemTime>) + Send + Sync),
     ) -> Self {
         Self {
             inbox,
-            pending: VecDeque::new(),
-            batcher,
-            through: None,
+            lanes: batchers.map(Lane::new).collect(),
+            partition_key,
+            sieve,
+            held: Vec::new(),
+            share,
+            track,
+            ended: false,
             at_tip: true,
             passed: None,
-            sieve,
             metrics,
-            show,
         }
     }
 
-    /// The next piece of work; waits as long as the window says.
+    /// The next piece of work for a lane that has none; waits as long as the window says.
+    /// Nothing is lost when it is dropped while it waits.
     pub async fn next(&mut self, drain: &CancellationToken) -> Work {
         loop {
             if drain.is_cancelled() {
                 return Work::Drained;
             }
-            if let Some(work) = self.sort() {
+            if let Some(work) = self.ready() {
                 return work;
             }
-            (self.show)(self.behind_since());
-            let due = self.batcher.due();
+            self.track.behind(self.behind_since());
+            let due = self.lanes.iter().filter_map(Lane::due).min();
             let window = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };
+            let has_room = self.has_room();
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Work::Drained,
                 // Before the window: what is there already joins a batch that is due.
-                Some(read) = self.inbox.recv() => self.take_in(read),
-                () = window => return self.close_batch(),
+                Some(read) = self.inbox.recv(), if has_room => self.take_in(read),
+                () = window => self.close_due(),
             }
         }
     }
 
-    /// Works off what is pending as far as it goes without waiting.
-    fn sort(&mut self) -> Option<Work> {
+    /// Further pages are for lanes without work: while every lane has its hands full, or
+    /// one that has fallen far behind holds the shard's share, the reader waits.
+    fn has_room(&mut self) -> bool {
+        if self.ended || !self.lanes.iter().any(Lane::is_idle) {
+            return false;
+        }
+        self.held.retain(|(page, _)| page.strong_count() > 0);
+        let held: usize = self.held.iter().map(|(_, bytes)| bytes).sum();
+        self.lanes.len() == 1 || held < self.share || self.lanes.iter().all(Lane::is_empty)
+    }
+
+    /// The batch of this lane is through.
+    pub fn landed(&mut self, lane: usize) {
+        self.lanes[lane].landed(Instant::now());
+    }
+
+    /// What a lane can begin now.
+    fn ready(&mut self) -> Option<Work> {
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            // Nothing will join it any more.
+            if self.ended && lane.is_idle() {
+                lane.close();
+            }
+            if let Some(closed) = lane.depart() {
+                self.passed = closed.records.last().and_then(Record::created);
+                self.track.behind(self.behind_since());
+                return Some(Work::Batch(index, closed));
+            }
+        }
+        (self.ended && self.lanes.iter().all(Lane::is_empty)).then_some(Work::End)
+    }
+
+    fn close_due(&mut self) {
         let now = Instant::now();
-        while let Some(entry) = self.pending.pop_front() {
-            match entry {
-                Entry::Record(record) if self.batcher.has_room_for(&record) => {
-                    self.through = None;
-                    self.batcher.push(record, now);
-                    if self.batcher.is_full() {
-                        return Some(self.close_batch());
-                    }
-                }
-                Entry::Passed(mark, written) if self.batcher.is_empty() => {
-                    self.passed = written.or(self.passed);
-                    return Some(Work::Passed(mark));
-                }
-                Entry::Passed(mark, _) if mark.gap.is_none() => self.through = Some(mark.position),
-                Entry::End if self.batcher.is_empty() => return Some(Work::End),
-                waits => {
-                    self.pending.push_front(waits);
-                    return Some(self.close_batch());
-                }
-            }
+        for lane in self.lanes.iter_mut().filter(|lane| lane.due().is_some_and(|due| due <= now)) {
+            lane.close();
         }
-        None
-    }
-
-    fn close_batch(&mut self) -> Work {
-        let records = self.batcher.take();
-        let last = records.last().expect("only batches with records are closed");
-        self.passed = last.created();
-        let position =
-            self.through.take().unwrap_or_else(|| Position::After(last.sequence_number()));
-        Work::Batch(records, Mark { position, quiet: false, gap: None })
     }
 
     fn take_in(&mut self, read: Read) {
@@ -158,52 +165,62 @@ impl<'a> Desk<'a> {
             Read::Page { gap, records } => {
                 self.pass_gap(gap);
                 self.at_tip = records.is_empty();
-                // The last of the records left out since the last one kept, and whether
-                // all of them are own.
-                let mut left_out: Option<(Record, bool)> = None;
-                for record in records {
-                    let is_own = self.sieve.is_own(&record);
-                    if is_own {
-                        self.metrics.records_own.inc();
-                    } else if self.sieve.filter.passes(&record) {
-                        left_out = None;
-                        self.pending.push_back(Entry::Record(record));
-                        continue;
-                    } else {
-                        self.metrics.records_filtered.inc();
-                    }
-                    let quiet = left_out.is_none_or(|(_, quiet)| quiet) && is_own;
-                    left_out = Some((record, quiet));
-                }
-                if let Some((last, quiet)) = left_out {
-                    let position = Position::After(last.sequence_number());
-                    let mark = Mark { position, quiet, gap: None };
-                    self.pending.push_back(Entry::Passed(mark, last.created()));
-                }
+                self.sort(records);
             }
             Read::End { gap } => {
                 self.pass_gap(gap);
-                self.pending.push_back(Entry::End);
+                self.ended = true;
             }
         }
+    }
+
+    fn sort(&mut self, records: Vec<Record>) {
+        let now = Instant::now();
+        if let Some(page) = records.first().and_then(Record::page) {
+            self.held.push((Arc::downgrade(page), page.bytes()));
+        }
+        // The last of the records left out since the last one kept, and whether all of
+        // them are own.
+        let mut left_out: Option<(Record, bool)> = None;
+        for record in records {
+            let is_own = self.sieve.is_own(&record);
+            if is_own {
+                self.metrics.records_own.inc();
+            } else if self.sieve.filter.passes(&record) {
+                left_out = None;
+                self.keep(record, now);
+                continue;
+            } else {
+                self.metrics.records_filtered.inc();
+            }
+            let quiet = left_out.is_none_or(|(_, quiet)| quiet) && is_own;
+            left_out = Some((record, quiet));
+        }
+        if let Some((last, quiet)) = left_out {
+            self.passed = last.created().or(self.passed);
+            self.track.pass(Mark { quiet, ..Mark::after(&last) });
+        }
+    }
+
+    fn keep(&mut self, record: Record, now: Instant) {
+        let lane = lane_of(&record, self.partition_key, self.lanes.len());
+        let lane = &mut self.lanes[lane];
+        lane.make_room_for(&record);
+        let ticket = self.track.next_ticket(lane.last_ticket());
+        lane.push(record, ticket, now);
     }
 
     /// The position before a gap no longer exists: from here on it is the trim horizon.
     fn pass_gap(&mut self, gap: Option<Gap>) {
         if gap.is_some() {
-            let mark = Mark { position: Position::TrimHorizon, quiet: false, gap };
-            self.pending.push_back(Entry::Passed(mark, None));
+            self.track.pass(Mark { position: Position::TrimHorizon, quiet: false, gap });
         }
     }
 
-    /// When the oldest record was written that waits to be delivered; while none waits
-    /// and there may be more to read, when the last one was that was passed.
+    /// When the oldest record was written that is not delivered; while there is none and
+    /// there may be more to read, when the last one was that was passed.
     fn behind_since(&self) -> Option<SystemTime> {
-        let waiting = self.pending.iter().find_map(|entry| match entry {
-            Entry::Record(record) => record.created(),
-            _ => None,
-        });
-        let in_batch = self.batcher.first().and_then(Record::created);
-        in_batch.or(waiting).or(self.passed.filter(|_| !self.at_tip))
+        let oldest = self.lanes.iter().filter_map(Lane::oldest).min();
+        oldest.or(self.passed.filter(|_| !self.at_tip))
     }
 }

@@ -9,11 +9,13 @@ mod desk;
 mod discovery;
 mod error;
 mod guard;
+mod lane;
 mod ledger;
 mod life;
 mod settings;
 pub mod shard;
 mod shards;
+mod track;
 
 pub use error::ConsumerError;
 pub use settings::ConsumerSettings;
@@ -116,7 +118,7 @@ impl Consumer {
             listing = ready => listing?,
         };
         self.board.well(Part::Start);
-        let own_key = self.settings.own_records_key.clone().or(listing.partition_key.clone());
+        let partition_key = self.settings.own_records_key.clone().or(listing.partition_key.clone());
         // Good for a start at once; a worker that had to wait looks again.
         let mut listing = Some(listing);
         let beating = life.beat();
@@ -126,7 +128,7 @@ impl Consumer {
                 let asked = Instant::now();
                 let Some(lease) = self.turn(&life, &drain).await? else { return Ok(()) };
                 let listing = listing.take().filter(|_| asked.elapsed() < LISTING_LIFE);
-                let start = Start { lease: &lease, listing, own_key: own_key.clone() };
+                let start = Start { lease: &lease, listing, partition_key: partition_key.clone() };
                 let began = Instant::now();
                 if self.lead(start, &life, &drain).await? {
                     return Ok(());
@@ -354,8 +356,8 @@ struct Start<'a> {
     lease: &'a Lease,
     /// The newest listing, if it is fresh.
     listing: Option<StreamDescription>,
-    /// By which own records are recognised.
-    own_key: Option<String>,
+    /// The partition key's name, by which own records are recognised.
+    partition_key: Option<String>,
 }
 
 enum Taken {

@@ -22,6 +22,8 @@ pub struct ConsumerSettings {
     pub filter: FilterCriteria,
     /// `BATCH_SIZE` and `MAXIMUM_BATCHING_WINDOW_IN_SECONDS`.
     pub batches: BatchSettings,
+    /// `PARALLELIZATION_FACTOR`: batches of a shard that are delivered at the same time.
+    pub parallelization: usize,
     /// `HANDLER_TIMEOUT`.
     pub handler_timeout: Duration,
     /// `MAXIMUM_RETRY_ATTEMPTS`, `MAXIMUM_RECORD_AGE_IN_SECONDS` and

@@ -1,22 +1,24 @@
 //! One shard from its position to its end: read, filter, batch, deliver, checkpoint.
 //!
 //! Owns the order of these five and nothing of how they are done. The reader runs ahead
-//! by a few pages while the handler works. Invariant: the position moves only over
+//! by a few pages while the handler works, on as many lanes as PARALLELIZATION_FACTOR says. Invariant: the position moves only over
 //! records that were delivered, or that the handler is not to have: the consumer's own and
 //! those that the filter drops.
 
 use super::desk::{Desk, Sieve, Work};
+use super::lane::Closed;
+use super::track::Track;
 use crate::batch::{BatchSettings, Batcher};
 use crate::checkpoint::{LeaseLost, ShardCheckpoint};
 use crate::deliver::{Deliverer, Records, Undelivered};
 use crate::filter::FilterCriteria;
-use crate::frontier::{Frontier, Mark};
-use crate::progress::Position;
 use crate::reader::{Read, Reader};
-use crate::record::{EventEnvelope, Record};
+use crate::record::EventEnvelope;
 use crate::source::ShardId;
 use crate::telemetry::metrics::{Metrics, ShardState};
 use crate::telemetry::status::Board;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -57,9 +59,13 @@ pub struct ShardConsumer {
     pub shard: ShardId,
     /// Its cursor.
     pub reader: Reader,
-    /// The name of the partition key where the stream is that of the table progress is
-    /// kept in, and own records have to be left out.
-    pub own_key: Option<String>,
+    /// The name of the table's partition key, where it is known: own records are
+    /// recognised by it, and lanes chosen.
+    pub partition_key: Option<String>,
+    /// `PARALLELIZATION_FACTOR`: batches that are delivered at the same time.
+    pub parallelization: usize,
+    /// Bytes of pages that may be held for lanes that have fallen behind the others.
+    pub share: usize,
     /// Which records the handler gets.
     pub filter: FilterCriteria,
     /// When a batch goes out.
@@ -90,52 +96,46 @@ impl ShardConsumer {
     }
 
     async fn consume(self) -> StopReason {
-        let Self { shard, mut reader, deliverer, checkpoint, board, stop, .. } = self;
+        let Self { shard, mut reader, checkpoint, board, stop, .. } = self;
         let (pages, inbox) = mpsc::channel(READ_AHEAD_PAGES);
-        let show = |since| board.shard(&shard, |status| status.behind(since));
+        board.shard(&shard, |status| status.state = ShardState::Reading);
+        let track = Track::new(&shard, &checkpoint, &board);
+        let partition_key = self.partition_key.as_deref();
+        let batcher = || Batcher::new(self.batches, self.envelope.clone());
         let mut desk = Desk::new(
             inbox,
-            Batcher::new(self.batches, self.envelope.clone()),
-            Sieve { own_key: self.own_key.as_deref(), filter: &self.filter },
+            std::iter::repeat_with(batcher).take(self.parallelization.max(1)),
+            partition_key,
+            Sieve { own_key: partition_key, filter: &self.filter },
+            self.share,
+            &track,
             &self.metrics,
-            &show,
         );
-        board.shard(&shard, |status| status.state = ShardState::Reading);
-        let reached = |marks: Vec<Mark>| {
-            for mark in marks {
-                board.shard(&shard, |status| status.at(&mark.position));
-                checkpoint.advance(mark);
-            }
+        let deliver = async |lane, Closed { records, runs }: Closed| {
+            let all = Records { shard: &shard, records: &records, envelope: &self.envelope };
+            let mut left = &runs[..];
+            let done = |count| track.done(&records, &mut left, count);
+            (lane, self.deliverer.deliver(all, &stop.drain, done).await)
         };
         let delivering = async {
-            let mut frontier = Frontier::default();
+            let (mut flying, mut ending) = (FuturesUnordered::new(), None);
             loop {
-                match desk.next(&stop.drain).await {
-                    Work::Batch(records, mark) => {
-                        show(records.first().and_then(Record::created));
-                        let ticket = frontier.begin(mark);
-                        // What is done of a batch that fails need not come again.
-                        let done = |count: usize| {
-                            let last = &records[count - 1];
-                            let position = Position::After(last.sequence_number());
-                            let mark = Mark { position, quiet: false, gap: None };
-                            if count < records.len() {
-                                reached(frontier.partly(ticket, mark).into_iter().collect());
-                            }
-                        };
-                        let envelope = &self.envelope;
-                        let all = Records { shard: &shard, records: &records, envelope };
-                        match deliverer.deliver(all, &stop.drain, done).await {
-                            Ok(()) => reached(frontier.finish(ticket)),
-                            Err(Undelivered) => break StopReason::Drained,
+                if let (Some(reason), true) = (ending, flying.is_empty()) {
+                    break reason;
+                }
+                tokio::select! {
+                    biased;
+                    Some((lane, delivered)) = flying.next() => {
+                        desk.landed(lane);
+                        if delivered == Err(Undelivered) {
+                            ending = Some(StopReason::Drained);
                         }
                     }
-                    Work::Passed(mark) => {
-                        let ticket = frontier.begin(mark);
-                        reached(frontier.finish(ticket));
+                    work = desk.next(&stop.drain), if ending.is_none() => match work {
+                        Work::Batch(lane, closed) => flying.push(deliver(lane, closed)),
+                        Work::End => ending = Some(StopReason::ShardEnd),
+                        Work::Drained => ending = Some(StopReason::Drained),
                     }
-                    Work::End => break StopReason::ShardEnd,
-                    Work::Drained => break StopReason::Drained,
                 }
             }
         };

@@ -33,6 +33,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(60);
 /// While the stream is being enabled, and after a listing that failed.
 const SYNC_RETRY: Duration = Duration::from_secs(5);
 
+/// One shard's lane that falls behind the others may hold this part of the byte budget,
+/// and no more, or the other shards would stand still with it.
+const SHARE: usize = 4;
 /// When a look is wanted early: shards that end together share it.
 const SYNC_SOON: Duration = Duration::from_secs(1);
 const GONE: &str = "the stream is gone: it was deleted with its table, or disabled more than 24 hours ago; set STREAM_ARN to the table's LatestStreamArn";
@@ -64,7 +67,7 @@ pub(super) struct Shards<'a> {
     /// As last listed.
     status: StreamStatus,
     all_read: bool,
-    own_key: Option<String>,
+    partition_key: Option<String>,
     /// Listings that failed in a row.
     failures: u32,
 }
@@ -98,7 +101,7 @@ impl<'a> Shards<'a> {
             lease: start.lease,
             status: StreamStatus::Enabled,
             all_read: false,
-            own_key: start.own_key.clone(),
+            partition_key: start.partition_key.clone(),
             failures: 0,
         }
     }
@@ -281,7 +284,10 @@ impl<'a> Shards<'a> {
         let checkpoint =
             self.checkpointer.shard(shard.clone(), item.lease.clone(), stop.abandon.clone());
         let (batches, envelope) = (consumer.settings.batches, self.envelope.clone());
-        let (own_key, filter) = (self.own_key.clone(), consumer.settings.filter.clone());
+        let (partition_key, filter) =
+            (self.partition_key.clone(), consumer.settings.filter.clone());
+        let parallelization = consumer.settings.parallelization;
+        let share = consumer.settings.max_buffered_bytes / SHARE;
         let (deliverer, metrics) = (consumer.deliverer.clone(), Arc::clone(&consumer.metrics));
         let board = Arc::clone(&consumer.board);
         self.running_ids.insert(shard.clone());
@@ -299,7 +305,9 @@ impl<'a> Shards<'a> {
             let consumer = ShardConsumer {
                 shard,
                 reader,
-                own_key,
+                partition_key,
+                parallelization,
+                share,
                 filter,
                 batches,
                 envelope,

@@ -13,8 +13,8 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::record::{EventEnvelope, Record};
 use crate::source::ShardId;
-use crate::telemetry::metrics::{InvocationOutcome, Metrics, ShardState};
-use crate::telemetry::status::Board;
+use crate::telemetry::metrics::{InvocationOutcome, Metrics};
+use crate::telemetry::status::{Board, ShardStatus};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,6 +76,7 @@ impl Deliverer {
         self.metrics.batch_records.observe(records.len() as f64);
         let mut plan = Plan::new(records.len(), self.retries);
         let mut retry = RETRY;
+        let mut retrying = None;
         let mut failed = 0_u32;
         let mut first_error: Option<String> = None;
         loop {
@@ -133,6 +134,7 @@ impl Deliverer {
                 continue;
             }
             let wait = retry.next(fastrand::f64()).max(error.retry_after.unwrap_or_default());
+            retrying.get_or_insert_with(|| Retrying::on(&self.board, shard));
             self.tell(shard, &records[piece], attempt, &error, wait, failed);
             tokio::select! {
                 biased;
@@ -142,10 +144,6 @@ impl Deliverer {
         }
         if failed > 0 {
             info!(%shard, failed, "the batch is through");
-            self.board.shard(shard, |status| {
-                status.state = ShardState::Reading;
-                status.failed_attempts = None;
-            });
         }
         Ok(())
     }
@@ -211,10 +209,7 @@ impl Deliverer {
                 "the handler did not take a batch, trying again"
             );
         }
-        self.board.shard(shard, |status| {
-            status.state = ShardState::Retrying;
-            status.failed_attempts = Some(failed);
-        });
+        self.board.shard(shard, |status| status.failed_attempts = Some(failed));
     }
 
     fn letter<'a>(
@@ -251,6 +246,7 @@ impl Deliverer {
             return Ok(());
         };
         let mut retry = RETRY;
+        let mut retrying = None;
         loop {
             let sending = destination.send(&letter, clock::now());
             let sent = tokio::time::timeout(self.timeout, sending).await;
@@ -265,28 +261,40 @@ impl Deliverer {
                     "records that are given up could not be handed to ON_FAILURE; their shard waits"
                 );
             }
-            self.board.shard(shard, |status| {
-                status.state = ShardState::Retrying;
-                status.failed_attempts = Some(*attempts);
-            });
+            retrying.get_or_insert_with(|| Retrying::on(&self.board, shard));
+            self.board.shard(shard, |status| status.failed_attempts = Some(*attempts));
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Err(Undelivered),
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        if retry.failures() > 0 {
-            self.board.shard(shard, |status| {
-                status.state = ShardState::Reading;
-                status.failed_attempts = None;
-            });
-        }
+        drop(retrying);
         self.metrics.records_dead_lettered.inc_by(count);
         warn!(
             %shard, reason = reason.label(), records = count, attempts, first, last, error,
             "records are given up, and ON_FAILURE has them"
         );
         Ok(())
+    }
+}
+
+/// Shows a shard as retrying for as long as it lives. Several batches of a shard may.
+struct Retrying<'a> {
+    board: &'a Board,
+    shard: &'a ShardId,
+}
+
+impl<'a> Retrying<'a> {
+    fn on(board: &'a Board, shard: &'a ShardId) -> Self {
+        board.shard(shard, ShardStatus::retry_begins);
+        Self { board, shard }
+    }
+}
+
+impl Drop for Retrying<'_> {
+    fn drop(&mut self) {
+        self.board.known(self.shard, ShardStatus::retry_ends);
     }
 }
 

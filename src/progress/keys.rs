@@ -179,7 +179,7 @@ mod tests {
             }
         );
         let id: LetterId = "s-1:9-10".parse().unwrap();
-        let letters = "streamgate#savealife#2026-01-02T03:04:05.678#letters#03";
+        let letters = "streamgate#savealife#2026-01-02T03:04:05.678#letters#09";
         let numbers = format!("{:0>40}#{:0>40}", 9, 10);
         let letter = space.letter(&id);
         assert_eq!(

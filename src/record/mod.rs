@@ -78,6 +78,11 @@ impl Record {
         self.marks.keys.as_ref().map(|keys| self.text(keys))
     }
 
+    /// What the page it came in is charged to; it lives as long as a record of the page.
+    pub(crate) fn page(&self) -> Option<&Arc<Charge>> {
+        self.charge.as_ref()
+    }
+
     /// Makes the record share in the charge for its page.
     pub(crate) fn charge(&mut self, charge: Arc<Charge>) {
         self.charge = Some(charge);

@@ -84,6 +84,9 @@ pub struct ShardStatus {
     pub trouble: Option<String>,
     /// Gaps found since this process began to read it.
     pub gaps: u32,
+    /// Batches of it that have failed and come again.
+    #[serde(skip)]
+    retrying: u32,
     /// The oldest record read and not delivered, or the last one delivered while more wait.
     #[serde(skip)]
     behind_since: Option<SystemTime>,
@@ -118,9 +121,17 @@ impl Board {
             failed_attempts: None,
             trouble: None,
             gaps: 0,
+            retrying: 0,
             behind_since: None,
         });
         change(status);
+    }
+
+    /// Changes how a shard is shown, if it is.
+    pub fn known(&self, shard: &ShardId, change: impl FnOnce(&mut ShardStatus)) {
+        if let Some(status) = self.lock().shards.get_mut(shard) {
+            change(status);
+        }
     }
 
     /// Shows a shard no more.
@@ -220,6 +231,21 @@ impl ShardStatus {
     /// It can be read.
     pub fn well(&mut self) {
         self.trouble = None;
+    }
+
+    /// One of its batches has failed for the first time and comes again.
+    pub fn retry_begins(&mut self) {
+        self.retrying += 1;
+        self.state = ShardState::Retrying;
+    }
+
+    /// That batch is through.
+    pub fn retry_ends(&mut self) {
+        self.retrying = self.retrying.saturating_sub(1);
+        if self.retrying == 0 {
+            self.state = ShardState::Reading;
+            self.failed_attempts = None;
+        }
     }
 
     fn age(&self, now: SystemTime) -> Duration {

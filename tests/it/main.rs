@@ -18,6 +18,7 @@ mod lambda;
 mod openapi;
 mod outages;
 mod pair;
+mod parallel;
 mod processes;
 mod roles;
 mod support;

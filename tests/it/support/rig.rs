@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streamgate::arn::StreamArn;
@@ -21,7 +21,7 @@ use streamgate::source::Source;
 use streamgate::telemetry::metrics::Metrics;
 use streamgate::telemetry::status::Board;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,7 @@ pub fn settings() -> ConsumerSettings {
         filter: FilterCriteria::default(),
         starting_position: StartingPosition::TrimHorizon,
         batches: BatchSettings { size: 100, window: Duration::ZERO },
+        parallelization: 1,
         handler_timeout: Duration::from_secs(60),
         retries: RetrySettings::default(),
         on_failure: OnFailure::Drop,
@@ -89,6 +90,14 @@ pub struct Recorder {
     invocations: Mutex<Vec<Vec<u64>>>,
     /// Batches wait here when it is set.
     pub gate: Mutex<Option<Arc<Semaphore>>>,
+    /// Batches with a record of one of these items wait until it is one no more.
+    held: watch::Sender<BTreeSet<String>>,
+    /// Items in batches that are being handled, each batch by itself.
+    flying: Mutex<Vec<BTreeSet<String>>>,
+    /// How long each batch takes.
+    pub takes: Mutex<Duration>,
+    /// The most batches at a time so far.
+    most_at_once: AtomicUsize,
 }
 
 impl Recorder {
@@ -116,6 +125,16 @@ impl Recorder {
     /// The `n` of every record of every invocation.
     pub fn invocations(&self) -> Vec<Vec<u64>> {
         self.invocations.lock().unwrap().clone()
+    }
+
+    /// Batches with records of these items, and of no others, are held up from now on.
+    pub fn hold<'a>(&self, items: impl IntoIterator<Item = &'a str>) {
+        self.held.send_replace(items.into_iter().map(str::to_owned).collect());
+    }
+
+    /// The most batches that were handled at the same time.
+    pub fn most_at_once(&self) -> usize {
+        self.most_at_once.load(Ordering::SeqCst)
     }
 
     pub fn stick(&self) {
@@ -193,6 +212,15 @@ impl Handler for Recorder {
         batch: &Batch<'_>,
         _turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Response, HandlerError> {
+        let items: BTreeSet<String> =
+            read_event("", &batch.event().to_vec()).into_iter().map(|record| record.pk).collect();
+        let _flight = Flight::begin(self, &items);
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| held.is_disjoint(&items)).await.expect("the recorder lives");
+        let takes = *self.takes.lock().unwrap();
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
         let gate = self.gate.lock().unwrap().clone();
         if let Some(gate) = gate {
             gate.acquire().await.expect("never closed").forget();
@@ -232,6 +260,32 @@ impl Handler for Recorder {
         self.got.lock().unwrap().extend(records);
         self.more.notify_waiters();
         Ok(Response::failed(failed))
+    }
+}
+
+/// A batch that is being handled. An item in two of them at a time fails the test.
+struct Flight<'a> {
+    recorder: &'a Recorder,
+    items: BTreeSet<String>,
+}
+
+impl<'a> Flight<'a> {
+    fn begin(recorder: &'a Recorder, items: &BTreeSet<String>) -> Self {
+        let mut flying = recorder.flying.lock().unwrap();
+        let twice: Vec<_> = flying.iter().flat_map(|other| other.intersection(items)).collect();
+        assert!(twice.is_empty(), "in two batches at a time: {twice:?}");
+        flying.push(items.clone());
+        recorder.most_at_once.fetch_max(flying.len(), Ordering::SeqCst);
+        Self { recorder, items: items.clone() }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut flying = self.recorder.flying.lock().unwrap();
+        if let Some(at) = flying.iter().position(|items| *items == self.items) {
+            flying.swap_remove(at);
+        }
     }
 }
 
