@@ -78,11 +78,12 @@ impl<'a> Scalar<'a> {
             b'{' | b'[' => None,
             b'"' => {
                 let inner = &json[1..json.len() - 1];
-                Some(Self::Text(match memchr::memchr(b'\\', inner.as_bytes()) {
-                    None => Cow::Borrowed(inner),
-                    // A lone surrogate is no text; it equals nothing.
-                    Some(_) => Cow::Owned(serde_json::from_str(json).unwrap_or_default()),
-                }))
+                if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+                    return Some(Self::Text(Cow::Borrowed(inner)));
+                }
+                // A lone surrogate is no text: as it is written it equals nothing.
+                let unescaped = serde_json::from_str(json).map(Cow::Owned);
+                Some(unescaped.map_or(Self::Token(json), Self::Text))
             }
             _ => Some(Self::Token(json)),
         }

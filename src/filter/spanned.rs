@@ -4,6 +4,7 @@
 //! that comes twice the last counts, as Lambda has it.
 
 use crate::record::{ScanError, Scanner};
+use std::ops::Range;
 
 /// A node and the byte at which it begins.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +54,7 @@ fn value(text: &str, scanner: &mut Scanner<'_>) -> Result<Spanned, ScanError> {
         b'{' => {
             let mut members: Vec<(String, Spanned)> = Vec::new();
             let span = scanner.object(|scanner, key| {
-                let name = unquoted(&text[key.start - 1..key.end + 1]);
+                let name = unquoted(text, key.start - 1..key.end + 1)?;
                 members.retain(|(other, _)| *other != name);
                 members.push((name, value(text, scanner)?));
                 Ok(())
@@ -70,7 +71,7 @@ fn value(text: &str, scanner: &mut Scanner<'_>) -> Result<Spanned, ScanError> {
         }
         b'"' => {
             let span = scanner.value()?;
-            (span.start, Json::Text(unquoted(&text[span])))
+            (span.start, Json::Text(unquoted(text, span)?))
         }
         _ => {
             let span = scanner.value()?;
@@ -80,6 +81,9 @@ fn value(text: &str, scanner: &mut Scanner<'_>) -> Result<Spanned, ScanError> {
     Ok(Spanned { at, json })
 }
 
-fn unquoted(json: &str) -> String {
-    serde_json::from_str(json).unwrap_or_default()
+/// A string's characters. The scanner lets pass what stands for none.
+fn unquoted(text: &str, quoted: Range<usize>) -> Result<String, ScanError> {
+    let at = quoted.start;
+    let what = "a string with a raw control character or half a surrogate pair";
+    serde_json::from_str(&text[quoted]).map_err(|_| ScanError::new(what, at))
 }

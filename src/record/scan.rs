@@ -23,6 +23,10 @@ pub(crate) struct ScanError {
 }
 
 impl ScanError {
+    pub(crate) fn new(what: &'static str, at: usize) -> Self {
+        Self { what, at }
+    }
+
     /// What was found or missed there.
     pub(crate) fn what(&self) -> &'static str {
         self.what
@@ -223,7 +227,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn fail<T>(&self, what: &'static str) -> Scanned<T> {
-        Err(ScanError { what, at: self.at })
+        Err(ScanError::new(what, self.at))
     }
 }
 

@@ -121,10 +121,32 @@ fn escapes_hide_nothing() {
 }
 
 #[test]
+fn half_a_surrogate_pair_is_no_text_and_not_the_empty_one() {
+    let half = r#"{"dynamodb":{"SequenceNumber":"1","NewImage":{"a":{"S":"x\ud83d"}}}}"#;
+    let asks =
+        |condition| format!(r#"{{"dynamodb":{{"NewImage":{{"a":{{"S":[{condition}]}}}}}}}}"#);
+    for (kept, condition) in [
+        (false, r#""""#),
+        (false, r#"{"prefix":""}"#),
+        (false, r#"{"equals-ignore-case":""}"#),
+        (true, r#"{"anything-but":""}"#),
+        (true, r#"{"exists":true}"#),
+    ] {
+        assert_eq!(passes(&[&asks(condition)], half), kept, "{condition}");
+    }
+}
+
+#[test]
 fn a_fault_says_where_it_is_and_what_would_do() {
     for (pattern, fault) in [
         ("", "(character 1) is not JSON: unexpected end"),
         (r#"{"eventName":["INSERT"]"#, "(character 24) is not JSON: unexpected end"),
+        // Else it would look for the empty text.
+        (
+            "{\"eventName\":[\"IN\tSERT\"]}",
+            "(character 15) is not JSON: a string with a raw control character",
+        ),
+        (r#"{"\ud83d":["INSERT"]}"#, "(character 2) is not JSON: a string with a raw control"),
         (
             r#"{"é":1}"#,
             r#"(character 6) "é" stands in no stream record here; an object with dynamodb"#,
