@@ -107,6 +107,8 @@ fn lambda_user_identity(member: &str) -> Option<Bytes> {
         kind: Option<&'a serde_json::value::RawValue>,
     }
     let (_, value) = member.split_once(':')?;
+    // A struct would be read from a list, too, and grow by its names.
+    value.trim_start().strip_prefix('{')?;
     let identity: Identity<'_> = serde_json::from_str(value).ok()?;
     if identity.principal_id.is_none() && identity.kind.is_none() {
         return None;
@@ -186,6 +188,19 @@ mod tests {
                 {"dynamodb":{"SequenceNumber":"3"},"eventSourceARN":"already"},
             ]})
         );
+    }
+
+    #[test]
+    fn a_user_identity_of_another_form_stays_as_it_came() {
+        for identity in [r#"["a","b"]"#, " [null,1]", "null", "\"a\"", "{}"] {
+            let json =
+                format!(r#"[{{"userIdentity":{identity},"dynamodb":{{"SequenceNumber":"1"}}}}]"#);
+            let records = records(&json);
+            let event = envelope().event(&records);
+            assert!(event.len() <= EventEnvelope::EMPTY + envelope().cost(&records[0]), "{json}");
+            let kept = format!(r#""userIdentity":{identity}"#);
+            assert!(String::from_utf8(event.to_vec()).unwrap().contains(&kept), "{json}");
+        }
     }
 
     #[test]
