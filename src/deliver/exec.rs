@@ -6,7 +6,7 @@
 //! secrets. Invariant: a child whose answer did not come, or not as one line, is ended and
 //! never asked again; so an answer is always that of the batch before it.
 
-use super::{Batch, Handler, HandlerError, Response, partial};
+use super::{Batch, Handler, HandlerError, Response};
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -90,7 +90,7 @@ impl Handler for ExecHandler {
         line.push(b'\n');
         let answer = worker.ask(&line).await?;
         self.idle.lock().expect("no panic while held").push(worker);
-        if self.partial { partial::read(&answer) } else { Ok(Response::taken()) }
+        if self.partial { Response::read(&answer) } else { Ok(Response::taken()) }
     }
 }
 

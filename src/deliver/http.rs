@@ -4,7 +4,7 @@
 //! [`super::partial`]'s. Redirects are not followed and count as failures, as do broken
 //! connections and answers that never end.
 
-use super::{Batch, Handler, HandlerError, Response, Secrets, partial};
+use super::{Batch, Handler, HandlerError, Response, Secrets};
 use crate::causes;
 use crate::clock;
 use crate::record::{Event, Record};
@@ -117,7 +117,7 @@ impl Handler for HttpHandler {
             let error = HandlerError::failed(format!("the handler answered {status}"));
             return Err(error.retry_after(wait));
         }
-        if self.partial { partial::read(&body) } else { Ok(Response::taken()) }
+        if self.partial { Response::read(&body) } else { Ok(Response::taken()) }
     }
 }
 

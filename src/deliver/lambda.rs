@@ -7,7 +7,7 @@
 //! answer that is not plainly a function's result counts as a failure.
 
 use super::http::{EventBody, body, client, unreachable};
-use super::{Batch, Handler, HandlerError, Response, partial};
+use super::{Batch, Handler, HandlerError, Response};
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
@@ -145,7 +145,7 @@ fn read(result: &[u8], is_error: bool, partial: bool) -> Result<Response, Handle
     if !is_json && !result.trim_ascii().is_empty() {
         return Err(HandlerError::failed("the function's result is not JSON"));
     }
-    if partial { partial::read(result) } else { Ok(Response::taken()) }
+    if partial { Response::read(result) } else { Ok(Response::taken()) }
 }
 
 #[cfg(test)]

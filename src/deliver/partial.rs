@@ -15,30 +15,33 @@ struct Answer {
     failures: Option<Vec<Value>>,
 }
 
-/// What a body says.
-///
-/// # Errors
-/// When it is no answer of the kind; that is a failure of the batch.
-pub fn read(body: &[u8]) -> Result<Response, HandlerError> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Response::taken());
+impl Response {
+    /// What a partial batch response says; an empty answer is one, too.
+    ///
+    /// # Errors
+    /// When it is no answer of the kind: then the whole batch failed. The message repeats
+    /// nothing of it.
+    pub fn read(answer: &[u8]) -> Result<Self, HandlerError> {
+        if answer.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self::taken());
+        }
+        let answer: Option<Answer> = serde_json::from_slice(answer).map_err(|error| {
+            // Its own words would repeat what was answered, which may hold items.
+            let (kind, line, column) = (error.classify(), error.line(), error.column());
+            HandlerError::failed(format!(
+                "the handler's answer is not a partial batch response: {kind:?} at line {line} column {column}"
+            ))
+        })?;
+        let failures = answer.and_then(|answer| answer.failures).unwrap_or_default();
+        let identifier = |failure: &Value| match failure.get("itemIdentifier") {
+            Some(Value::String(identifier)) if !identifier.is_empty() => Ok(identifier.clone()),
+            _ => Err(HandlerError::failed(
+                "the handler's answer names a failure without itemIdentifier, so the whole batch counts as failed",
+            )),
+        };
+        let failed = failures.iter().map(identifier).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::failed(failed))
     }
-    let answer: Option<Answer> = serde_json::from_slice(body).map_err(|error| {
-        // Its own words would repeat what was answered, which may hold items.
-        let (kind, line, column) = (error.classify(), error.line(), error.column());
-        HandlerError::failed(format!(
-            "the handler's answer is not a partial batch response: {kind:?} at line {line} column {column}"
-        ))
-    })?;
-    let failures = answer.and_then(|answer| answer.failures).unwrap_or_default();
-    let identifier = |failure: &Value| match failure.get("itemIdentifier") {
-        Some(Value::String(identifier)) if !identifier.is_empty() => Ok(identifier.clone()),
-        _ => Err(HandlerError::failed(
-            "the handler's answer names a failure without itemIdentifier, so the whole batch counts as failed",
-        )),
-    };
-    let failed = failures.iter().map(identifier).collect::<Result<Vec<_>, _>>()?;
-    Ok(Response::failed(failed))
 }
 
 #[cfg(test)]
@@ -58,7 +61,7 @@ mod tests {
             r#"{"batchItemFailures":null}"#,
             r#"{"statusCode":200}"#,
         ] {
-            assert_eq!(read(body.as_bytes()).unwrap(), Response::taken(), "{body}");
+            assert_eq!(Response::read(body.as_bytes()).unwrap(), Response::taken(), "{body}");
         }
         // Complete failure.
         for body in [
@@ -72,19 +75,19 @@ mod tests {
             "OK",
             "[",
         ] {
-            let error = read(body.as_bytes()).unwrap_err();
+            let error = Response::read(body.as_bytes()).unwrap_err();
             assert!(!error.message.contains("OK"), "an answer may hold items: {error}");
         }
         let body = r#"{"batchItemFailures":[{"itemIdentifier":"7"},{"itemIdentifier":"5"}],"x":1}"#;
         let failed = ["7", "5"].map(str::to_owned).to_vec();
-        assert_eq!(read(body.as_bytes()).unwrap(), Response::failed(failed));
+        assert_eq!(Response::read(body.as_bytes()).unwrap(), Response::failed(failed));
     }
 
     proptest! {
         #[test]
         fn whatever_is_answered_is_read_or_refused(body: Vec<u8>, text in ".{0,200}") {
-            let _ = read(&body);
-            let _ = read(text.as_bytes());
+            let _ = Response::read(&body);
+            let _ = Response::read(text.as_bytes());
         }
     }
 }
