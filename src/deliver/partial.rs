@@ -25,6 +25,12 @@ impl Response {
         if answer.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::taken());
         }
+        // A struct would be read from it, too, and from an empty one as complete success.
+        if answer.trim_ascii_start().starts_with(b"[") {
+            return Err(HandlerError::failed(
+                "the handler's answer is a list and not a partial batch response",
+            ));
+        }
         let answer: Option<Answer> = serde_json::from_slice(answer).map_err(|error| {
             // Its own words would repeat what was answered, which may hold items.
             let (kind, line, column) = (error.classify(), error.line(), error.column());
@@ -74,6 +80,9 @@ mod tests {
             r#""OK""#,
             "OK",
             "[",
+            "[]",
+            " [null]",
+            r#"[[{"itemIdentifier":"5"}]]"#,
         ] {
             let error = Response::read(body.as_bytes()).unwrap_err();
             assert!(!error.message.contains("OK"), "an answer may hold items: {error}");
