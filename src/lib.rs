@@ -23,6 +23,7 @@ pub mod frontier;
 pub mod lineage;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod panics;
 pub mod policy;
 pub mod polling;
 pub mod progress;

@@ -8,5 +8,6 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    streamgate::panics::end_the_process();
     cli::run()
 }

@@ -11,6 +11,7 @@ use super::plan::{Failure, Next, Plan, RetrySettings};
 use super::{Batch, Handler, HandlerError, Reason};
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::panics::{Panicked, contained};
 use crate::record::{EventEnvelope, Record};
 use crate::source::ShardId;
 use crate::telemetry::metrics::{InvocationOutcome, Metrics};
@@ -24,6 +25,9 @@ use tracing::{info, warn};
 
 /// Waits between attempts of a failed batch.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+
+/// What the handler gave when it was asked for a turn.
+pub(super) type Turn = Result<Option<OwnedSemaphorePermit>, Panicked>;
 
 /// What the deliverers of a process share.
 #[derive(Clone)]
@@ -99,7 +103,7 @@ impl Deliverer {
             let turn = tokio::select! {
                 biased;
                 () = drain.cancelled() => return Err(Undelivered),
-                turn = self.handler.turn() => turn,
+                turn = self.turn() => turn,
             };
             let error = match self.attempt(&batch, turn).await {
                 Ok(()) => {
@@ -158,15 +162,21 @@ impl Deliverer {
         (count > 0).then_some(piece.start + count)
     }
 
-    pub(super) async fn attempt(
-        &self,
-        batch: &Batch<'_>,
-        turn: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), HandlerError> {
+    pub(super) async fn turn(&self) -> Turn {
+        contained(self.handler.turn()).await
+    }
+
+    pub(super) async fn attempt(&self, batch: &Batch<'_>, turn: Turn) -> Result<(), HandlerError> {
         let records = batch.records().len() as u64;
         self.metrics.records_invoked.inc_by(records);
         let started = Instant::now();
-        let handling = self.handler.handle(batch, turn);
+        let handling = async {
+            // Without a turn the handler has not seen the batch: no retry is used up.
+            let turn = turn.map_err(|Panicked| HandlerError { invoked: false, ..panicked() })?;
+            // A handler may do its work before it gives a future: that is within too.
+            let answer = contained(async { self.handler.handle(batch, turn).await }).await;
+            answer.unwrap_or_else(|Panicked| Err(panicked()))
+        };
         let answer = match tokio::time::timeout(self.timeout, handling).await {
             Ok(answer) => answer.and_then(|response| response.judge(batch)),
             Err(_) => Err(HandlerError::new(
@@ -296,6 +306,11 @@ impl Drop for Retrying<'_> {
     fn drop(&mut self) {
         self.board.known(self.shard, ShardStatus::retry_ends);
     }
+}
+
+/// The message is not repeated: it may hold items, and errors are logged and posted.
+fn panicked() -> HandlerError {
+    HandlerError::failed(format!("the handler {Panicked}"))
 }
 
 /// What an error means for the plan: from which record of the batch on.

@@ -161,6 +161,11 @@ pub trait Handler: Send + Sync + 'static {
     /// error means that the batch comes again, whole or halved, as the settings have it.
     /// Batches of one shard come one after the other, of different shards at the same
     /// time. The future is dropped when `HANDLER_TIMEOUT` passes.
+    ///
+    /// A panic counts as an error: the batch comes again, and what the panic left behind,
+    /// such as a poisoned lock, is still there then. Its message goes to stderr, as Rust
+    /// writes it, and nowhere else. A panic in a task that the handler spawned is not one
+    /// of the handler's: [`crate::panics::contained`] makes it one.
     async fn handle(
         &self,
         batch: &Batch<'_>,

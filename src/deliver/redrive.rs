@@ -63,7 +63,7 @@ impl Deliverer {
             records: &records,
             envelope: &envelope,
         };
-        let turn = self.handler.turn().await;
+        let turn = self.turn().await;
         let error = match self.attempt(&batch, turn).await {
             Ok(()) => {
                 letters::remove(store, letter).await?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the ground up. A room may import from those on lower floors, not from
 /// its own floor or above.
 const FLOORS: &[&[&str]] = &[
-    &["arn", "backoff", "causes", "clock", "polling"],
+    &["arn", "backoff", "causes", "clock", "panics", "polling"],
     &["budget"],
     &["record"],
     &["aws"],

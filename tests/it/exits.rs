@@ -9,6 +9,7 @@ use crate::support::{NewTable, Untouched, dynoxide, sdk_config};
 use aws_sdk_dynamodb::types::ScalarAttributeType;
 use serde_json::Value;
 use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 use streamgate::progress::Progress;
 use streamgate::simulator::{Fault, FaultRule, Operation};
@@ -59,6 +60,20 @@ async fn every_fault_of_the_configuration_is_told_at_once_and_nothing_is_contact
     ];
     assert_eq!(names, expected, "{:#?}", ended.stderr);
     assert!(ended.stderr.iter().all(|line| line.starts_with("streamgate: ")));
+}
+
+#[tokio::test]
+async fn a_panic_outside_of_a_handler_ends_the_process_at_once() {
+    const SIGABRT: i32 = 6;
+    // What cannot be written to stderr is a panic: the nearest one that all can reach.
+    let (nobody, stderr) = std::io::pipe().unwrap();
+    drop(nobody);
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_streamgate"))
+        .arg("consumer")
+        .env_clear()
+        .stderr(stderr)
+        .status();
+    assert_eq!(ended.unwrap().signal(), Some(SIGABRT));
 }
 
 #[tokio::test]

@@ -22,12 +22,17 @@ struct Case {
 
 impl Case {
     async fn start(retries: RetrySettings, poison: &[u64], partial: bool) -> Self {
+        let handler = Recorder::default();
+        handler.poison(poison.iter().copied(), partial);
+        Self::of(retries, handler).await
+    }
+
+    async fn of(retries: RetrySettings, handler: Recorder) -> Self {
         let simulator = Simulator::builder(crate::support::rig::arn()).seed(3).build();
         for n in 0..6 {
             simulator.put_item("cat", n);
         }
-        let (progress, handler) = (MemoryProgress::new(), Arc::new(Recorder::default()));
-        handler.poison(poison.iter().copied(), partial);
+        let (progress, handler) = (MemoryProgress::new(), Arc::new(handler));
         let settings = ConsumerSettings { retries, ..settings() };
         let running = start(settings, &simulator, progress.view(), Arc::clone(&handler));
         // What is put from here on is of a later batch.
@@ -91,6 +96,33 @@ async fn a_partial_answer_takes_what_is_before_the_lowest_that_failed() {
 async fn a_partial_answer_with_bisecting_loses_only_what_fails() {
     let case = Case::start(retries(0, true), &[2, 4], true).await;
     assert_eq!(case.end().await, (vec![0, 1, 3, 5], 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_handler_is_a_failure_of_its_batch_and_of_nothing_else() {
+    let handler = Recorder::default();
+    handler.poison([3], false);
+    handler.panic(0);
+    let case = Case::of(retries(1, true), handler).await;
+    let (handler, metrics) = (Arc::clone(&case.handler), Arc::clone(&case.running.metrics));
+    // The consumer's stop is clean.
+    assert_eq!(case.end().await, (vec![0, 1, 2, 4, 5], 1, 0));
+    let expected: [&[u64]; 7] =
+        [&[0, 1, 2, 3, 4, 5], &[0, 1, 2], &[3, 4, 5], &[3], &[3], &[4, 5], &[99]];
+    assert_eq!(handler.invocations(), expected);
+    let invocations = |outcome| metrics.invocations.with_label_values(&[outcome]).get();
+    assert_eq!((invocations("error"), invocations("success")), (4, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_before_the_handler_has_seen_the_batch_uses_up_no_retry() {
+    let handler = Recorder::default();
+    handler.panic(3);
+    let case = Case::of(retries(0, false), handler).await;
+    let (handler, metrics) = (Arc::clone(&case.handler), Arc::clone(&case.running.metrics));
+    assert_eq!(case.end().await, (vec![0, 1, 2, 3, 4, 5], 0, 0));
+    assert_eq!(handler.invocations().len(), 2);
+    assert_eq!(metrics.invocations.with_label_values(&["error"]).get(), 3);
 }
 
 #[tokio::test(start_paused = true)]

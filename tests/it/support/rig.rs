@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streamgate::arn::StreamArn;
@@ -86,6 +86,10 @@ pub struct Recorder {
     poison: Mutex<BTreeSet<u64>>,
     /// The answer names the poison.
     is_partial: AtomicBool,
+    /// Poison makes it panic.
+    panics: AtomicBool,
+    /// How many times it panics when it is asked for a turn.
+    turn_panics: AtomicU32,
     /// The `n` of every record of every invocation.
     invocations: Mutex<Vec<Vec<u64>>>,
     /// Batches wait here when it is set.
@@ -120,6 +124,12 @@ impl Recorder {
     pub fn poison(&self, poison: impl IntoIterator<Item = u64>, partial: bool) {
         *self.poison.lock().unwrap() = poison.into_iter().collect();
         self.is_partial.store(partial, Ordering::SeqCst);
+    }
+
+    /// Poison makes it panic instead, and so do its next turns so many times.
+    pub fn panic(&self, turns: u32) {
+        self.panics.store(true, Ordering::SeqCst);
+        self.turn_panics.store(turns, Ordering::SeqCst);
     }
 
     /// The `n` of every record of every invocation.
@@ -207,6 +217,15 @@ pub fn read_event(shard: &str, event: &[u8]) -> Vec<Got> {
 
 #[async_trait]
 impl Handler for Recorder {
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let left = self.turn_panics.load(Ordering::SeqCst);
+        if left > 0 {
+            self.turn_panics.store(left - 1, Ordering::SeqCst);
+            panic!("told to panic before its turn");
+        }
+        None
+    }
+
     async fn handle(
         &self,
         batch: &Batch<'_>,
@@ -249,6 +268,7 @@ impl Handler for Recorder {
         let mut failed = Vec::new();
         if let Some(first) = records.iter().position(is_poison) {
             self.more.notify_waiters();
+            assert!(!self.panics.load(Ordering::SeqCst), "told to panic");
             if !self.is_partial.load(Ordering::SeqCst) {
                 return Err(HandlerError::failed("it has poison in it"));
             }
