@@ -26,6 +26,7 @@ pub mod local;
 pub mod panics;
 pub mod policy;
 pub mod polling;
+pub mod program;
 pub mod progress;
 pub mod reader;
 pub mod record;

@@ -1,8 +1,6 @@
 //! `streamgate api`.
 
-use super::consumer::{listen, start_logging};
 use super::exit::Exit;
-use super::signals::drain_on_signal;
 use aws_config::SdkConfig;
 use clap::ArgMatches;
 use std::sync::Arc;
@@ -11,6 +9,7 @@ use streamgate::api::{Api, ApiMetrics, ApiSettings, Stores};
 use streamgate::aws;
 use streamgate::config::{self, Fault, Faults};
 use streamgate::consumer::ConsumerError;
+use streamgate::program::{drain_on_signal, listen, start_logging};
 use streamgate::progress::{Progress, ProgressError, TableProgress};
 use tracing::{info, warn};
 
@@ -26,7 +25,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let aws = load_aws(metrics.aws_observer()).await?;
     let public = listen("LISTEN", config.listen).await?;
     let private = listen("PRIVATE_LISTEN", config.private_listen).await?;
-    let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
+    let drain = drain_on_signal()?;
     for (message, listener) in [("listening", &public), ("listening for consumers", &private)] {
         let address = listener.local_addr().map_err(|error| Exit::Failed(error.to_string()))?;
         info!(%address, "{message}");

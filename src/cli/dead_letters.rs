@@ -3,10 +3,9 @@
 //! Runs with the consumer's configuration, in its container or where its variables are set,
 //! for letters lie where its progress does and a redrive goes to its handler.
 
-use super::consumer::{handler, progress};
+use super::consumer::handler;
 use super::exit::Exit;
 use super::settings;
-use super::signals::drain_on_signal;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -19,6 +18,7 @@ use streamgate::aws;
 use streamgate::config::{self, ConsumerConfig};
 use streamgate::consumer::ConsumerError;
 use streamgate::deliver::{Deliverer, Redriven};
+use streamgate::program::{drain_on_signal, progress};
 use streamgate::progress::Progress;
 use streamgate::progress::letters::{self, LetterId, Listed};
 use streamgate::telemetry::metrics::Metrics;
@@ -158,7 +158,7 @@ async fn redrive(
     metrics: Arc<Metrics>,
     as_json: bool,
 ) -> Result<(), Exit> {
-    let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
+    let drain = drain_on_signal()?;
     let deliverer = Deliverer {
         handler: handler(config)?,
         timeout: config.settings.handler_timeout,

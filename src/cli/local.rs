@@ -1,8 +1,7 @@
 //! `streamgate local`: a DynamoDB, the api and the consumer in one process on 127.0.0.1.
 
-use super::consumer::{handler, listen, serve_while, start_logging};
+use super::consumer::handler;
 use super::exit::Exit;
-use super::signals::drain_on_signal;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
 use clap::builder::ValueParser;
@@ -16,6 +15,7 @@ use streamgate::api::{Api, ApiMetrics, ApiSettings, Stores};
 use streamgate::config::{self, ConsumerConfig};
 use streamgate::consumer::Consumer;
 use streamgate::local::{Local, LocalSettings, REGION, stream_arn};
+use streamgate::program::{drain_on_signal, listen, serve_while, start_logging};
 use streamgate::progress::{
     ApiToken, ClientProgress, ClientSettings, TableProgress, TableSettings,
 };
@@ -94,7 +94,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     };
     let config = config::consumer(&lookup, now)?;
     start_logging(config.log_format, &config.log_filter)?;
-    let drain = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
+    let drain = drain_on_signal()?;
     let stop = CancellationToken::new();
     let _stop_all = stop.clone().drop_guard();
     let (tables, streams) = (bind(matches, "port").await?, bind(matches, "stream-port").await?);

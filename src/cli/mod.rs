@@ -10,28 +10,21 @@ mod health;
 #[cfg(feature = "local")]
 mod local;
 mod policy;
-mod signals;
 mod simulate;
 mod status;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use exit::Exit;
 use std::process::ExitCode;
 use streamgate::config::{self, SETTINGS};
+use streamgate::program;
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
-        Err(said) => return Exit::said(&said),
+        Err(said) => return exit::said(&said),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return Exit::Failed(format!("the runtime could not be started: {error}")).report();
-        }
-    };
-    let result = runtime.block_on(async {
+    program::run(async {
         match matches.subcommand() {
             Some(("consumer", matches)) => consumer::run(matches).await,
             Some(("api", matches)) => api::run(matches).await,
@@ -45,13 +38,7 @@ pub fn run() -> ExitCode {
             Some(("status", matches)) => status::run(matches).await,
             _ => unreachable!("clap asks for a command it knows"),
         }
-    });
-    // Blocking threads (stdout, a name being resolved) must not hold the exit up.
-    runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => exit.report(),
-    }
+    })
 }
 
 fn command() -> Command {

@@ -1,11 +1,11 @@
 //! `streamgate simulate`: the stream simulator as a server.
 
 use super::exit::Exit;
-use super::signals::drain_on_signal;
 use clap::{Arg, ArgAction, ArgMatches, builder::ValueParser, value_parser};
 use std::net::SocketAddr;
 use std::time::Duration;
 use streamgate::arn::StreamArn;
+use streamgate::program::drain_on_signal;
 use streamgate::simulator::{LoadOptions, SimulateOptions, simulate};
 use streamgate::telemetry::logging::{self, LogFormat};
 use tokio::net::TcpListener;
@@ -114,7 +114,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         Exit::Failed(format!("{listen} cannot be opened: {error}; choose another with --listen (port 0 takes any free one)"))
     })?;
     let address = listener.local_addr().map_err(|error| Exit::Failed(error.to_string()))?;
-    let stop = drain_on_signal().map_err(|error| Exit::Failed(error.to_string()))?;
+    let stop = drain_on_signal()?;
     eprintln!(
         "Stream {stream} at http://{address}, its admin interface at http://{address}/_simulator/state"
     );

@@ -20,6 +20,7 @@ mod outages;
 mod pair;
 mod parallel;
 mod processes;
+mod program;
 mod roles;
 mod support;
 mod table;

@@ -6,6 +6,7 @@
 use serde_json::Value;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -18,7 +19,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at something that cannot tell when it changes.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A running `streamgate`.
+/// A running `streamgate`, or another program over its library.
 pub struct Process {
     child: Child,
     id: u32,
@@ -38,7 +39,11 @@ pub struct Ended {
 
 impl Process {
     pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_streamgate"))
+        Self::of(Path::new(env!("CARGO_BIN_EXE_streamgate")), arguments, variables)
+    }
+
+    pub fn of(program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(program)
             .args(arguments)
             .env_clear()
             .env("RUST_BACKTRACE", "1")
@@ -48,7 +53,7 @@ impl Process {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("streamgate starts");
+            .expect("the program starts");
         let id = child.id().expect("it was not waited for");
         reaper(&format!("+ {id}"));
         let stdout = Lines::of(child.stdout.take().expect("piped"));

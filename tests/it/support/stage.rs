@@ -6,6 +6,7 @@ use super::process::{Ended, Process};
 use super::rig::arn;
 use super::{NewTable, dynoxide, sdk_config};
 use std::net::SocketAddr;
+use std::path::Path;
 use streamgate::arn::StreamArn;
 use streamgate::progress::{Progress, ShardProgress, TableProgress, TableSettings};
 use streamgate::simulator::Simulator;
@@ -46,6 +47,13 @@ impl Stage {
     pub fn command(&self, command: &[&str], variables: &[(&str, &str)]) -> Process {
         let stream = self.simulator.stream();
         of_consumer(command, stream, &self.table, self.streams, self.tables, variables)
+    }
+
+    /// Starts another program that consumes.
+    pub fn start_program(&self, program: &Path, variables: &[(&str, &str)]) -> Process {
+        let stream = self.simulator.stream();
+        let start = |all: &[(&str, &str)]| Process::of(program, &[], all);
+        with_variables(stream, &self.table, self.streams, self.tables, variables, start)
     }
 
     /// Runs `streamgate check consumer` to its end.
@@ -129,6 +137,19 @@ fn of_consumer(
     tables: SocketAddr,
     variables: &[(&str, &str)],
 ) -> Process {
+    let start = |all: &[(&str, &str)]| Process::start(command, all);
+    with_variables(stream, table, streams, tables, variables, start)
+}
+
+/// Starts what has the consumer's settings in its environment.
+fn with_variables(
+    stream: &StreamArn,
+    table: &str,
+    streams: SocketAddr,
+    tables: SocketAddr,
+    variables: &[(&str, &str)],
+    start: impl FnOnce(&[(&str, &str)]) -> Process,
+) -> Process {
     let (streams, tables) = (format!("http://{streams}"), format!("http://{tables}"));
     let mut all = vec![
         ("AWS_ACCESS_KEY_ID", "test"),
@@ -143,5 +164,5 @@ fn of_consumer(
         ("POLL_INTERVAL_MAX", "100ms"),
     ];
     all.extend(variables);
-    Process::start(command, &all)
+    start(&all)
 }

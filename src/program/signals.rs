@@ -1,13 +1,19 @@
 //! SIGTERM and SIGINT: the first asks for a stop, the second stops at once.
 
+use super::ProgramError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// A token that the first signal cancels. The second ends the process with code 1.
-pub fn drain_on_signal() -> std::io::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// A token that the first signal cancels. The second ends the process with code 1. Once a
+/// process: every such token stops at the same signals.
+///
+/// # Errors
+/// [`ProgramError::Failed`] where the system lets nobody wait for signals.
+pub fn drain_on_signal() -> Result<CancellationToken, ProgramError> {
+    let wait_for = |kind| signal(kind).map_err(|error| ProgramError::Failed(error.to_string()));
+    let mut terminate = wait_for(SignalKind::terminate())?;
+    let mut interrupt = wait_for(SignalKind::interrupt())?;
     let drain = CancellationToken::new();
     let token = drain.clone();
     tokio::spawn(async move {
