@@ -22,20 +22,29 @@ pub struct Batcher {
     envelope: EventEnvelope,
     records: Vec<Record>,
     bytes: usize,
+    most_bytes: usize,
     opened: Option<Instant>,
 }
 
 impl Batcher {
     /// An empty batch.
     pub fn new(settings: BatchSettings, envelope: EventEnvelope) -> Self {
-        Self { settings, envelope, records: Vec::new(), bytes: EventEnvelope::EMPTY, opened: None }
+        let (bytes, most_bytes) = (EventEnvelope::EMPTY, MAX_EVENT_BYTES);
+        Self { settings, envelope, records: Vec::new(), bytes, most_bytes, opened: None }
+    }
+
+    /// Leaves so many bytes of an event for what stands in it beside records.
+    #[must_use]
+    pub fn reserving(mut self, bytes: usize) -> Self {
+        self.most_bytes = MAX_EVENT_BYTES.saturating_sub(bytes);
+        self
     }
 
     /// Whether `record` may join the batch. The first record always may.
     pub fn has_room_for(&self, record: &Record) -> bool {
         self.records.is_empty()
             || (self.records.len() < self.settings.size
-                && self.bytes + self.envelope.cost(record) <= MAX_EVENT_BYTES)
+                && self.bytes + self.envelope.cost(record) <= self.most_bytes)
     }
 
     /// Adds a record for which there is room. The window opens with the first.

@@ -162,6 +162,7 @@ impl Checkpointer {
                     step: STEPS.fetch_add(1, Ordering::Relaxed),
                     position: mark.position.clone(),
                     gap: mark.gap.clone(),
+                    window: mark.window.as_deref().cloned(),
                 })
             })
             .collect();
@@ -234,6 +235,7 @@ impl Slot {
             Some(last) if last.gap.is_none() || mark.gap.is_none() => {
                 last.position = mark.position;
                 last.quiet &= mark.quiet;
+                last.window = mark.window;
                 last.gap = last.gap.take().or(mark.gap);
             }
             _ => self.pending.push_back(mark),
@@ -243,7 +245,8 @@ impl Slot {
     /// Removes what `checkpoint` made durable; what was folded in since then stays.
     fn wrote(&mut self, checkpoint: &Checkpoint) {
         let Some(mark) = self.pending.front_mut() else { return };
-        if mark.position == checkpoint.position && mark.gap == checkpoint.gap {
+        let is_same_window = mark.window.as_deref() == checkpoint.window.as_ref();
+        if mark.position == checkpoint.position && mark.gap == checkpoint.gap && is_same_window {
             self.pending.pop_front();
         } else if mark.gap == checkpoint.gap {
             mark.gap = None;
@@ -295,7 +298,7 @@ impl ShardCheckpoint {
     /// # Errors
     /// [`LeaseLost`] when the store says so.
     pub async fn end(&self) -> Result<(), LeaseLost> {
-        self.advance(Mark { position: Position::ShardEnd, quiet: false, gap: None });
+        self.advance(Mark::at(Position::ShardEnd));
         self.flush().await
     }
 }
@@ -314,7 +317,7 @@ mod tests {
 
     fn mark(number: u64, quiet: bool) -> Mark {
         let position = Position::After(number.to_string().parse().unwrap());
-        Mark { position, quiet, gap: None }
+        Mark { quiet, ..Mark::at(position) }
     }
 
     fn slot() -> Slot {

@@ -4,9 +4,10 @@
 //! delivers again what lies behind the last durable checkpoint: the work in flight and
 //! what was finished since then, never less and never anything before it.
 
-use crate::progress::{Gap, Position};
+use crate::progress::{Gap, OpenWindow, Position};
 use crate::record::Record;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// A piece of work taken up, in the order of the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +32,19 @@ pub struct Mark {
     pub quiet: bool,
     /// A gap that was passed on the way.
     pub gap: Option<Gap>,
+    /// The tumbling window that is open then.
+    pub window: Option<Arc<OpenWindow>>,
 }
 
 impl Mark {
     /// Everything up to this record is finished.
     pub fn after(record: &Record) -> Self {
-        let position = Position::After(record.sequence_number());
-        Self { position, quiet: false, gap: None }
+        Self::at(Position::After(record.sequence_number()))
+    }
+
+    /// Everything up to this position is finished.
+    pub fn at(position: Position) -> Self {
+        Self { position, quiet: false, gap: None, window: None }
     }
 }
 
@@ -83,8 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn mark(number: usize) -> Mark {
-        let position = Position::After(number.to_string().parse().unwrap());
-        Mark { position, quiet: false, gap: None }
+        Mark::at(Position::After(number.to_string().parse().unwrap()))
     }
 
     #[test]

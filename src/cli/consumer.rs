@@ -19,17 +19,15 @@ pub(super) fn handler(config: &ConsumerConfig) -> Result<Arc<dyn Handler>, Exit>
         HandlerConfig::Log => Arc::new(Log::to_stdout()),
         HandlerConfig::Discard => Arc::new(Discard),
         HandlerConfig::Http(url) => Arc::new(
-            HttpHandler::new(url.clone(), &config.consumer, config.report_batch_item_failures)
+            HttpHandler::new(url.clone(), &config.consumer, config.answers)
                 .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?
                 .signed(config.handler_secrets.clone()),
         ),
-        HandlerConfig::Exec(program, arguments) => Arc::new(ExecHandler::new(
-            program.clone(),
-            arguments.clone(),
-            config.report_batch_item_failures,
-        )),
+        HandlerConfig::Exec(program, arguments) => {
+            Arc::new(ExecHandler::new(program.clone(), arguments.clone(), config.answers))
+        }
         HandlerConfig::Lambda(targets) => Arc::new(
-            LambdaHandler::new(targets, config.report_batch_item_failures)
+            LambdaHandler::new(targets, config.answers)
                 .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?,
         ),
     })

@@ -3,7 +3,7 @@
 use super::common::{
     address, attribute_name, consumer_name, log_filter, log_format, table_name, token,
 };
-use super::handler::{HandlerConfig, handler, handler_secrets, retries};
+use super::handler::{HandlerConfig, handler, handler_secrets, retries, tumbling_window};
 use super::settings::Command;
 use super::values::{Faults, Values};
 use crate::arn::StreamArn;
@@ -11,7 +11,7 @@ use crate::batch::BatchSettings;
 use crate::budget::MIN_BUDGET_BYTES;
 use crate::clock;
 use crate::consumer::ConsumerSettings;
-use crate::deliver::Secrets;
+use crate::deliver::{Answers, Secrets};
 use crate::filter::FilterCriteria;
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
@@ -55,8 +55,8 @@ pub struct ConsumerConfig {
     pub handler: HandlerConfig,
     /// `HANDLER_SECRET`: signs requests to it.
     pub handler_secrets: Option<Secrets>,
-    /// `FUNCTION_RESPONSE_TYPES`: whether answers may name the records that failed.
-    pub report_batch_item_failures: bool,
+    /// `FUNCTION_RESPONSE_TYPES` and `TUMBLING_WINDOW_IN_SECONDS`: what is read of answers.
+    pub answers: Answers,
     /// `METRICS_EMF`: whether metrics are written to stdout for CloudWatch.
     pub emf: bool,
     /// `LISTEN`.
@@ -100,6 +100,15 @@ pub fn consumer(
     lookup: &dyn Fn(&str) -> Option<String>,
     now: SystemTime,
 ) -> Result<ConsumerConfig, Faults> {
+    read(lookup, now, false)
+}
+
+/// `is_handler`: the program is its own handler.
+pub(super) fn read(
+    lookup: &dyn Fn(&str) -> Option<String>,
+    now: SystemTime,
+    is_handler: bool,
+) -> Result<ConsumerConfig, Faults> {
     let mut values = Values::new(Command::Consumer, lookup);
     let stream = values.required("STREAM_ARN", |text| {
         text.parse::<StreamArn>().map_err(|error| error.to_string())
@@ -131,6 +140,8 @@ pub fn consumer(
     let starting_position = starting_position(&mut values, now);
     let batch_size = values.number("BATCH_SIZE", 1, 10_000);
     let parallelization = values.number("PARALLELIZATION_FACTOR", 1, 10);
+    let tumbling_window =
+        tumbling_window(&mut values, handler.as_ref().filter(|_| !is_handler), parallelization);
     let window = values.number("MAXIMUM_BATCHING_WINDOW_IN_SECONDS", 0, 300);
     let min = values.duration("POLL_INTERVAL_MIN", 10 * MILLI, MINUTE);
     let max = values.duration("POLL_INTERVAL_MAX", min.unwrap_or(10 * MILLI), 5 * MINUTE);
@@ -159,6 +170,7 @@ pub fn consumer(
                     window: Duration::from_secs(window?),
                 },
                 parallelization: usize::try_from(parallelization?).ok()?,
+                tumbling_window: tumbling_window?,
                 handler_timeout: handler_timeout?,
                 retries,
                 on_failure,
@@ -176,7 +188,10 @@ pub fn consumer(
             consumer: consumer?,
             handler: handler?,
             handler_secrets,
-            report_batch_item_failures: report_batch_item_failures.is_some(),
+            answers: Answers {
+                failures: report_batch_item_failures.is_some(),
+                state: tumbling_window?.is_some(),
+            },
             emf: emf?,
             listen: listen?,
             log_format: log_format?,
@@ -358,6 +373,8 @@ mod tests {
                 r#"{"Filters":[{"Pattern":"{}"}]}"#,
                 "Filters[0].Pattern (character 1) is empty",
             ),
+            ("TUMBLING_WINDOW_IN_SECONDS", "60", "HANDLER does not answer"),
+            ("TUMBLING_WINDOW_IN_SECONDS", "901", "from 0 to 900"),
             ("PARALLELIZATION_FACTOR", "11", "from 1 to 10"),
             ("ON_FAILURE", "ftp://x", "api, table, http(s)://… and none are allowed"),
         ] {

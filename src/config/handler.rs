@@ -111,6 +111,26 @@ fn on_failure(text: &str, has_api: bool) -> Result<OnFailure, String> {
     }
 }
 
+/// Windows go with a handler that answers, and one batch of a shard at a time: the state is
+/// handed from one to the next. `handler`: none where it is not known, or is Rust code.
+pub(super) fn tumbling_window(
+    values: &mut Values<'_>,
+    handler: Option<&HandlerConfig>,
+    parallelization: Option<u64>,
+) -> Option<Option<Duration>> {
+    const WINDOW: &str = "TUMBLING_WINDOW_IN_SECONDS";
+    let window = values.number(WINDOW, 0, 900)?;
+    let is_set = window > 0;
+    if is_set && parallelization.is_some_and(|factor| factor > 1) {
+        values.fault(WINDOW, "is set, and PARALLELIZATION_FACTOR too: the state of a shard's window goes from one batch to the next; take one of them out");
+    }
+    let is_silent = matches!(handler, Some(HandlerConfig::Log | HandlerConfig::Discard));
+    if is_set && is_silent {
+        values.fault(WINDOW, "is set, but HANDLER does not answer, and so keeps no state; http(s)://…, lambda+http://… and exec:program do");
+    }
+    Some(is_set.then(|| Duration::from_secs(window)))
+}
+
 /// Secrets go with requests that are signed.
 pub(super) fn handler_secrets(
     values: &mut Values<'_>,

@@ -17,5 +17,5 @@ pub use consumer::{ApiAddress, ConsumerConfig, consumer};
 pub use handler::HandlerConfig;
 pub use own_handler::own_handler;
 pub use policy::{api_policy, consumer_policy};
-pub use settings::{Command, NOT_BUILT, SETTINGS, Setting};
+pub use settings::{Command, SETTINGS, Setting};
 pub use values::{Fault, Faults, Values};

@@ -3,7 +3,7 @@
 //! Owns which settings have no meaning then. Invariant: none of them is accepted and
 //! ignored.
 
-use super::consumer::{ConsumerConfig, consumer};
+use super::consumer::{ConsumerConfig, read};
 use super::values::{Fault, Faults};
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use std::time::SystemTime;
 /// not take are settings as ever.
 const ELSEWHERE: [&str; 3] = ["HANDLER", "HANDLER_SECRET", "FUNCTION_RESPONSE_TYPES"];
 
-/// Reads what [`consumer`] reads, but for the settings of a handler elsewhere: they are
+/// Reads what [`super::consumer()`] reads, but for the settings of a handler elsewhere: they are
 /// refused, and what [`ConsumerConfig`] says of them means nothing. Contacts nothing.
 ///
 /// # Errors
@@ -25,7 +25,7 @@ pub fn own_handler(
     let fault = |name| Fault { name, what: what.to_owned() };
     let refused: Vec<_> = ELSEWHERE.into_iter().filter(is_set).map(fault).collect();
     let rest = |name: &str| if ELSEWHERE.contains(&name) { None } else { lookup(name) };
-    match consumer(&rest, now) {
+    match read(&rest, now, true) {
         Ok(config) if refused.is_empty() => Ok(config),
         Ok(_) => Err(Faults(refused)),
         Err(Faults(others)) => Err(Faults(refused.into_iter().chain(others).collect())),

@@ -181,6 +181,13 @@ pub const SETTINGS: &[Setting] = &[
         "How many batches of a shard are delivered at the same time, 1 to 10; those of a partition key stay one after the other.",
     ),
     setting(
+        "TUMBLING_WINDOW_IN_SECONDS",
+        "SECONDS",
+        "0",
+        BOTH,
+        "How long a tumbling window is, to 900: its batches get the state that the last answer carried, and the handler is told when it is over. 0: there are none.",
+    ),
+    setting(
         "MAXIMUM_RETRY_ATTEMPTS",
         "COUNT",
         "-1",
@@ -304,7 +311,3 @@ pub const SETTINGS: &[Setting] = &[
         "What is logged, as a tracing filter: warn, info, streamgate=debug.",
     ),
 ];
-
-/// Names of the design that mean something only once their feature is built. Setting one
-/// is refused, for ignoring it would promise what is not kept.
-pub const NOT_BUILT: &[&str] = &["TUMBLING_WINDOW_IN_SECONDS"];

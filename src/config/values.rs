@@ -4,7 +4,7 @@
 //! a map and the program its flags over its environment. A variable that is set but
 //! empty counts as not set: compose files and charts pass such.
 
-use super::settings::{Command, NOT_BUILT, SETTINGS};
+use super::settings::{Command, SETTINGS};
 use std::fmt;
 use std::time::Duration;
 
@@ -44,19 +44,9 @@ pub struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// Reads the settings of `command` through `lookup`. Settings that are not built yet are found at once.
+    /// Reads the settings of `command` through `lookup`.
     pub fn new(command: Command, lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        let mut values = Self { command, lookup, faults: Vec::new() };
-        for &name in NOT_BUILT {
-            if values.get(name).is_some() {
-                let version = env!("CARGO_PKG_VERSION");
-                values.fault(
-                    name,
-                    format!("is not supported by this version ({version}) yet; take it out"),
-                );
-            }
-        }
-        values
+        Self { command, lookup, faults: Vec::new() }
     }
 
     /// The faults found; `Ok` when there are none.

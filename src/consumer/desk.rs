@@ -9,6 +9,8 @@ use super::lane::{Closed, Lane, lane_of};
 use super::track::Track;
 use crate::batch::Batcher;
 use crate::budget::Charge;
+use crate::clock;
+use crate::deliver::{Window, Windows};
 use crate::filter::FilterCriteria;
 use crate::frontier::Mark;
 use crate::progress::{Gap, Position, is_own as own_keys};
@@ -25,23 +27,30 @@ use tokio_util::sync::CancellationToken;
 pub(super) enum Work {
     /// Records to deliver by this lane.
     Batch(usize, Closed),
+    /// The open window is over, and nothing of it is on its way.
+    CloseWindow,
     /// The shard is delivered to its end.
     End,
     /// A stop was asked for.
     Drained,
 }
 
-/// Which records the handler is not to have.
-pub(super) struct Sieve<'a> {
-    /// By which own records are recognised.
-    pub own_key: Option<&'a str>,
-    /// What the handler asked for.
+/// By what records are sorted.
+pub(super) struct Rules<'a> {
+    /// The partition key's name, where it is known: own records are recognised by it, and
+    /// lanes chosen.
+    pub partition_key: Option<&'a str>,
+    /// Which records the handler asked for.
     pub filter: &'a FilterCriteria,
+    /// Tumbling windows: no batch has records of two.
+    pub windows: Option<&'a Windows>,
+    /// Bytes of pages that lanes may hold while another lane has no work.
+    pub share: usize,
 }
 
-impl Sieve<'_> {
+impl Rules<'_> {
     fn is_own(&self, record: &Record) -> bool {
-        self.own_key.is_some_and(|key| record.keys().is_some_and(|keys| own_keys(keys, key)))
+        self.partition_key.is_some_and(|key| record.keys().is_some_and(|keys| own_keys(keys, key)))
     }
 }
 
@@ -49,18 +58,18 @@ impl Sieve<'_> {
 pub(super) struct Desk<'a> {
     inbox: mpsc::Receiver<Read>,
     lanes: Vec<Lane>,
-    /// The partition key's name, by which lanes are chosen.
-    partition_key: Option<&'a str>,
-    sieve: Sieve<'a>,
+    rules: Rules<'a>,
     /// Pages that some lane still has records of, and their bytes.
     held: Vec<(Weak<Charge>, usize)>,
-    /// How much of them there may be while a lane has no work.
-    share: usize,
     track: &'a Track<'a>,
+    /// The window of the record that was read last.
+    window: Option<Window>,
     /// The shard's end has been read.
     ended: bool,
-    /// The last page was empty: there was nothing more to read then.
+    /// Nothing was read yet, or the last page was empty: there was nothing more then.
     at_tip: bool,
+    /// The last page was empty.
+    read_to_tip: bool,
     /// When the last record was written that was handed out or left out.
     passed: Option<SystemTime>,
     metrics: &'a Metrics,
@@ -71,22 +80,20 @@ impl<'a> Desk<'a> {
     pub fn new(
         inbox: mpsc::Receiver<Read>,
         batchers: impl Iterator<Item = Batcher>,
-        partition_key: Option<&'a str>,
-        sieve: Sieve<'a>,
-        share: usize,
+        rules: Rules<'a>,
         track: &'a Track<'a>,
         metrics: &'a Metrics,
     ) -> Self {
         Self {
             inbox,
             lanes: batchers.map(Lane::new).collect(),
-            partition_key,
-            sieve,
+            rules,
             held: Vec::new(),
-            share,
             track,
+            window: None,
             ended: false,
             at_tip: true,
+            read_to_tip: false,
             passed: None,
             metrics,
         }
@@ -129,7 +136,7 @@ impl<'a> Desk<'a> {
         }
         self.held.retain(|(page, _)| page.strong_count() > 0);
         let held: usize = self.held.iter().map(|(_, bytes)| bytes).sum();
-        self.lanes.len() == 1 || held < self.share || self.lanes.iter().all(Lane::is_empty)
+        self.lanes.len() == 1 || held < self.rules.share || self.lanes.iter().all(Lane::is_empty)
     }
 
     /// The batch of this lane is through.
@@ -150,7 +157,15 @@ impl<'a> Desk<'a> {
                 return Some(Work::Batch(index, closed));
             }
         }
-        (self.ended && self.lanes.iter().all(Lane::is_empty)).then_some(Work::End)
+        if !self.lanes.iter().all(Lane::is_empty) {
+            return None;
+        }
+        if self.ended {
+            return Some(Work::End);
+        }
+        // Only the tip says that nothing of it is still to be read.
+        let is_over = |windows: &&Windows| self.read_to_tip && windows.is_over(clock::now());
+        self.rules.windows.filter(is_over).map(|_| Work::CloseWindow)
     }
 
     fn close_due(&mut self) {
@@ -165,6 +180,7 @@ impl<'a> Desk<'a> {
             Read::Page { gap, records } => {
                 self.pass_gap(gap);
                 self.at_tip = records.is_empty();
+                self.read_to_tip = self.at_tip;
                 self.sort(records);
             }
             Read::End { gap } => {
@@ -183,10 +199,10 @@ impl<'a> Desk<'a> {
         // them are own.
         let mut left_out: Option<(Record, bool)> = None;
         for record in records {
-            let is_own = self.sieve.is_own(&record);
+            let is_own = self.rules.is_own(&record);
             if is_own {
                 self.metrics.records_own.inc();
-            } else if self.sieve.filter.passes(&record) {
+            } else if self.rules.filter.passes(&record) {
                 left_out = None;
                 self.keep(record, now);
                 continue;
@@ -203,8 +219,13 @@ impl<'a> Desk<'a> {
     }
 
     fn keep(&mut self, record: Record, now: Instant) {
-        let lane = lane_of(&record, self.partition_key, self.lanes.len());
+        let lane = lane_of(&record, self.rules.partition_key, self.lanes.len());
         let lane = &mut self.lanes[lane];
+        if let Some(windows) = self.rules.windows {
+            let window = windows.of(&record, self.window);
+            self.window = Some(window);
+            lane.turn_to(window);
+        }
         lane.make_room_for(&record);
         let ticket = self.track.next_ticket(lane.last_ticket());
         lane.push(record, ticket, now);
@@ -213,7 +234,7 @@ impl<'a> Desk<'a> {
     /// The position before a gap no longer exists: from here on it is the trim horizon.
     fn pass_gap(&mut self, gap: Option<Gap>) {
         if gap.is_some() {
-            self.track.pass(Mark { position: Position::TrimHorizon, quiet: false, gap });
+            self.track.pass(Mark { gap, ..Mark::at(Position::TrimHorizon) });
         }
     }
 

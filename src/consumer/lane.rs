@@ -5,6 +5,7 @@
 //! so that no two batches have an item at the same time.
 
 use crate::batch::Batcher;
+use crate::deliver::Window;
 use crate::frontier::Ticket;
 use crate::record::{Record, Scanner};
 use std::collections::VecDeque;
@@ -28,12 +29,15 @@ pub(super) struct Closed {
     pub records: Vec<Record>,
     /// What it is made of, in order.
     pub runs: Vec<Run>,
+    /// With tumbling windows: the one that all of it belongs to.
+    pub window: Option<Window>,
 }
 
 /// One lane.
 pub(super) struct Lane {
     batcher: Batcher,
     runs: Vec<Run>,
+    window: Option<Window>,
     waiting: VecDeque<Closed>,
     /// When the first record of the batch was written that is being delivered.
     flying: Option<Option<SystemTime>>,
@@ -41,7 +45,7 @@ pub(super) struct Lane {
 
 impl Lane {
     pub fn new(batcher: Batcher) -> Self {
-        Self { batcher, runs: Vec::new(), waiting: VecDeque::new(), flying: None }
+        Self { batcher, runs: Vec::new(), window: None, waiting: VecDeque::new(), flying: None }
     }
 
     /// The ticket of the records added last, while their batch is being filled.
@@ -53,6 +57,14 @@ impl Lane {
     pub fn make_room_for(&mut self, record: &Record) {
         if !self.batcher.has_room_for(record) {
             self.close();
+        }
+    }
+
+    /// The records that come now are of this window: no batch has some of another.
+    pub fn turn_to(&mut self, window: Window) {
+        if self.window != Some(window) {
+            self.close();
+            self.window = Some(window);
         }
     }
 
@@ -72,8 +84,8 @@ impl Lane {
     /// Closes the batch being filled, if there is one.
     pub fn close(&mut self) {
         if !self.batcher.is_empty() {
-            let runs = std::mem::take(&mut self.runs);
-            self.waiting.push_back(Closed { records: self.batcher.take(), runs });
+            let (records, runs) = (self.batcher.take(), std::mem::take(&mut self.runs));
+            self.waiting.push_back(Closed { records, runs, window: self.window });
         }
     }
 

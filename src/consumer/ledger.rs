@@ -7,7 +7,9 @@
 use super::Consumer;
 use crate::clock;
 use crate::lineage::{Lineage, Seed};
-use crate::progress::{Lease, LeaseKey, NewShard, Position, ProgressError};
+use crate::progress::{
+    Lease, LeaseKey, NewShard, OpenWindow, Position, ProgressError, ShardProgress,
+};
 use crate::source::ShardId;
 use crate::telemetry::metrics::ShardState;
 use futures_util::StreamExt;
@@ -38,6 +40,8 @@ pub(super) struct Item {
     pub position: Position,
     /// Begins at the tip, this once.
     pub from_latest: bool,
+    /// The tumbling window that is open at the position.
+    pub window: Option<OpenWindow>,
     updated: SystemTime,
 }
 
@@ -83,33 +87,30 @@ impl<'a> Ledger<'a> {
         while let Some(taken) = takes.next().await {
             let (lease, item) = taken?;
             lineage.keep(&item.shard, item.parent.as_ref(), &item.position);
-            self.hold(lineage, item.shard, lease, item.position, false, item.updated);
+            let ShardProgress { shard, position, window, updated, .. } = item;
+            self.hold(
+                lineage,
+                shard,
+                Item { lease, position, from_latest: false, window, updated },
+            );
         }
         Ok(())
     }
 
-    fn hold(
-        &mut self,
-        lineage: &Lineage,
-        shard: ShardId,
-        lease: Lease,
-        position: Position,
-        from_latest: bool,
-        updated: SystemTime,
-    ) {
-        let ended = position == Position::ShardEnd;
+    fn hold(&mut self, lineage: &Lineage, shard: ShardId, item: Item) {
+        let ended = item.position == Position::ShardEnd;
         let parent = lineage.parent(&shard).map(ToString::to_string);
         let owner = self.consumer.worker.to_string();
         self.consumer.board.shard(&shard, |status| {
             status.parent = parent;
             status.owner = (!ended).then_some(owner);
             status.state = if ended { ShardState::Ended } else { ShardState::Waiting };
-            status.at(&position);
+            status.at(&item.position);
         });
         if !ended {
             self.consumer.metrics.leases_taken.inc();
         }
-        self.items.insert(shard, Item { lease, position, from_latest, updated });
+        self.items.insert(shard, item);
         self.count_leases();
     }
 
@@ -143,7 +144,8 @@ impl<'a> Ledger<'a> {
             let (lease, Seed { shard, position, from_latest }) = taken?;
             let parent = lineage.parent(&shard).cloned();
             lineage.keep(&shard, parent.as_ref(), &position);
-            self.hold(lineage, shard, lease, position, from_latest, now);
+            let item = Item { lease, position, from_latest, window: None, updated: now };
+            self.hold(lineage, shard, item);
         }
         // Also where there was none: what appears in a stream that is still being enabled
         // is new.

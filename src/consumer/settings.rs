@@ -24,6 +24,8 @@ pub struct ConsumerSettings {
     pub batches: BatchSettings,
     /// `PARALLELIZATION_FACTOR`: batches of a shard that are delivered at the same time.
     pub parallelization: usize,
+    /// `TUMBLING_WINDOW_IN_SECONDS`: how long a window is; with a `parallelization` of 1 only.
+    pub tumbling_window: Option<Duration>,
     /// `HANDLER_TIMEOUT`.
     pub handler_timeout: Duration,
     /// `MAXIMUM_RETRY_ATTEMPTS`, `MAXIMUM_RECORD_AGE_IN_SECONDS` and

@@ -5,13 +5,14 @@
 //! records that were delivered, or that the handler is not to have: the consumer's own and
 //! those that the filter drops.
 
-use super::desk::{Desk, Sieve, Work};
+use super::desk::{Desk, Rules, Work};
 use super::lane::Closed;
 use super::track::Track;
 use crate::batch::{BatchSettings, Batcher};
 use crate::checkpoint::{LeaseLost, ShardCheckpoint};
-use crate::deliver::{Deliverer, Records, Undelivered};
+use crate::deliver::{Deliverer, MAX_STATE_BYTES, Records, Undelivered, Windows};
 use crate::filter::FilterCriteria;
+use crate::progress::Position;
 use crate::reader::{Read, Reader};
 use crate::record::EventEnvelope;
 use crate::source::ShardId;
@@ -57,6 +58,8 @@ pub struct Stop {
 pub struct ShardConsumer {
     /// The shard.
     pub shard: ShardId,
+    /// Where it is read from.
+    pub position: Position,
     /// Its cursor.
     pub reader: Reader,
     /// The name of the table's partition key, where it is known: own records are
@@ -64,6 +67,8 @@ pub struct ShardConsumer {
     pub partition_key: Option<String>,
     /// `PARALLELIZATION_FACTOR`: batches that are delivered at the same time.
     pub parallelization: usize,
+    /// `TUMBLING_WINDOW_IN_SECONDS`, and the window that is open at the position.
+    pub windows: Option<Windows>,
     /// Bytes of pages that may be held for lanes that have fallen behind the others.
     pub share: usize,
     /// Which records the handler gets.
@@ -96,26 +101,42 @@ impl ShardConsumer {
     }
 
     async fn consume(self) -> StopReason {
-        let Self { shard, mut reader, checkpoint, board, stop, .. } = self;
+        let Self { shard, position, mut reader, checkpoint, board, stop, .. } = self;
         let (pages, inbox) = mpsc::channel(READ_AHEAD_PAGES);
         board.shard(&shard, |status| status.state = ShardState::Reading);
-        let track = Track::new(&shard, &checkpoint, &board);
+        let windows = self.windows.as_ref();
+        let track = Track::new(&shard, position, windows, &checkpoint, &board);
         let partition_key = self.partition_key.as_deref();
-        let batcher = || Batcher::new(self.batches, self.envelope.clone());
+        let state = if windows.is_some() { MAX_STATE_BYTES } else { 0 };
+        let batcher = || Batcher::new(self.batches, self.envelope.clone()).reserving(state);
+        let (filter, share) = (&self.filter, self.share);
+        let rules = Rules { partition_key, filter, windows, share };
         let mut desk = Desk::new(
             inbox,
             std::iter::repeat_with(batcher).take(self.parallelization.max(1)),
-            partition_key,
-            Sieve { own_key: partition_key, filter: &self.filter },
-            self.share,
+            rules,
             &track,
             &self.metrics,
         );
-        let deliver = async |lane, Closed { records, runs }: Closed| {
-            let all = Records { shard: &shard, records: &records, envelope: &self.envelope };
+        let deliver = async |lane, Closed { records, runs, window }: Closed| {
+            let envelope = &self.envelope;
+            let window = windows.zip(window);
+            let all = Records { shard: &shard, records: &records, envelope, window };
             let mut left = &runs[..];
             let done = |count| track.done(&records, &mut left, count);
-            (lane, self.deliverer.deliver(all, &stop.drain, done).await)
+            let delivered = self.deliverer.deliver(all, &stop.drain, done).await;
+            // It ended early, perhaps.
+            if windows.is_some_and(|windows| windows.open().is_none()) {
+                track.window_closed();
+            }
+            (lane, delivered)
+        };
+        let close = async || {
+            let Some(windows) = windows else { return Ok(()) };
+            let (envelope, drain) = (&self.envelope, &stop.drain);
+            self.deliverer.close_window(windows, &shard, envelope, false, drain).await?;
+            track.window_closed();
+            Ok::<(), Undelivered>(())
         };
         let delivering = async {
             let (mut flying, mut ending) = (FuturesUnordered::new(), None);
@@ -133,7 +154,16 @@ impl ShardConsumer {
                     }
                     work = desk.next(&stop.drain), if ending.is_none() => match work {
                         Work::Batch(lane, closed) => flying.push(deliver(lane, closed)),
-                        Work::End => ending = Some(StopReason::ShardEnd),
+                        Work::CloseWindow => {
+                            if close().await.is_err() {
+                                ending = Some(StopReason::Drained);
+                            }
+                        }
+                        // The windows of its children begin anew.
+                        Work::End => match close().await {
+                            Ok(()) => ending = Some(StopReason::ShardEnd),
+                            Err(Undelivered) => ending = Some(StopReason::Drained),
+                        },
                         Work::Drained => ending = Some(StopReason::Drained),
                     }
                 }

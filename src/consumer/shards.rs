@@ -11,6 +11,7 @@ use super::ledger::Ledger;
 use super::shard::{ShardConsumer, Stop, StopReason};
 use super::{Consumer, ConsumerError, Start, may_pass};
 use crate::checkpoint::Checkpointer;
+use crate::deliver::Windows;
 use crate::lineage::Lineage;
 use crate::progress::{Lease, Position, ProgressError};
 use crate::reader::{Reader, ReaderContext};
@@ -276,6 +277,7 @@ impl<'a> Shards<'a> {
             item.from_latest,
             self.lineage.is_closed(&shard),
         );
+        let position = item.position.clone();
         let since = match item.position {
             Position::AtTimestamp(time) if item.from_latest => Some(time),
             _ => None,
@@ -287,6 +289,14 @@ impl<'a> Shards<'a> {
         let (partition_key, filter) =
             (self.partition_key.clone(), consumer.settings.filter.clone());
         let parallelization = consumer.settings.parallelization;
+        let windows = match (consumer.settings.tumbling_window, item.window.clone()) {
+            (Some(length), kept) => Some(Windows::new(length, kept)),
+            (None, Some(_)) => {
+                warn!(%shard, "a tumbling window is open at its position, but TUMBLING_WINDOW_IN_SECONDS is not set: its state is dropped");
+                None
+            }
+            (None, None) => None,
+        };
         let share = consumer.settings.max_buffered_bytes / SHARE;
         let (deliverer, metrics) = (consumer.deliverer.clone(), Arc::clone(&consumer.metrics));
         let board = Arc::clone(&consumer.board);
@@ -304,9 +314,11 @@ impl<'a> Shards<'a> {
             let id = shard.clone();
             let consumer = ShardConsumer {
                 shard,
+                position,
                 reader,
                 partition_key,
                 parallelization,
+                windows,
                 share,
                 filter,
                 batches,

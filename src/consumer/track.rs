@@ -6,7 +6,9 @@
 
 use super::lane::Run;
 use crate::checkpoint::ShardCheckpoint;
+use crate::deliver::Windows;
 use crate::frontier::{Frontier, Mark, Ticket};
+use crate::progress::{MAX_KEPT_STATE_BYTES, Position};
 use crate::record::Record;
 use crate::source::ShardId;
 use crate::telemetry::status::Board;
@@ -16,14 +18,32 @@ use std::time::SystemTime;
 /// The finished work of one shard.
 pub(super) struct Track<'a> {
     frontier: Mutex<Frontier>,
+    /// Tumbling windows, whose state is kept with the position.
+    windows: Option<&'a Windows>,
+    /// With windows: what was reached last, at first where it is read from.
+    last: Mutex<Option<Mark>>,
     shard: &'a ShardId,
     checkpoint: &'a ShardCheckpoint,
     board: &'a Board,
 }
 
 impl<'a> Track<'a> {
-    pub fn new(shard: &'a ShardId, checkpoint: &'a ShardCheckpoint, board: &'a Board) -> Self {
-        Self { frontier: Mutex::default(), shard, checkpoint, board }
+    pub fn new(
+        shard: &'a ShardId,
+        position: Position,
+        windows: Option<&'a Windows>,
+        checkpoint: &'a ShardCheckpoint,
+        board: &'a Board,
+    ) -> Self {
+        let (frontier, last) = (Mutex::default(), Mutex::new(Some(Mark::at(position))));
+        Self { frontier, windows, last, shard, checkpoint, board }
+    }
+
+    /// A window was closed: what is kept of the position says so.
+    pub fn window_closed(&self) {
+        let _frontier = self.lock();
+        let last = self.last.lock().expect("no panic while held").take();
+        self.reached(last);
     }
 
     /// Shows since when records wait.
@@ -66,8 +86,23 @@ impl<'a> Track<'a> {
 
     /// In order, for the frontier is held meanwhile.
     fn reached(&self, marks: impl IntoIterator<Item = Mark>) {
-        for mark in marks {
+        for mut mark in marks {
             self.board.shard(self.shard, |status| status.at(&mark.position));
+            if let Some(windows) = self.windows {
+                // As it is now that everything up to the mark is done, and nothing behind it.
+                mark.window = windows.open();
+                let mut last = self.last.lock().expect("no panic while held");
+                let state = mark.window.as_ref().map_or(0, |window| window.state.len());
+                if state > MAX_KEPT_STATE_BYTES {
+                    // Without the state, for which an item has no room, the position would
+                    // be worth nothing: after a crash the window is read again.
+                    mark.gap = last.take().and_then(|last| last.gap).or(mark.gap);
+                    *last = Some(mark);
+                    continue;
+                }
+                mark.gap = last.take().and_then(|last| last.gap).or(mark.gap);
+                *last = Some(Mark { gap: None, ..mark.clone() });
+            }
             self.checkpoint.advance(mark);
         }
     }

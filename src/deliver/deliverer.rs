@@ -8,7 +8,7 @@
 use super::destination::Destination;
 use super::letter::Letter;
 use super::plan::{Failure, Next, Plan, RetrySettings};
-use super::{Batch, Handler, HandlerError, Reason};
+use super::{Batch, Handler, HandlerError, Reason, Window, Windows};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::panics::{Panicked, contained};
@@ -16,6 +16,7 @@ use crate::record::{EventEnvelope, Record};
 use crate::source::ShardId;
 use crate::telemetry::metrics::{InvocationOutcome, Metrics};
 use crate::telemetry::status::{Board, ShardStatus};
+use serde_json::value::RawValue;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Waits between attempts of a failed batch.
-const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+pub(super) const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
 /// What the handler gave when it was asked for a turn.
 pub(super) type Turn = Result<Option<OwnedSemaphorePermit>, Panicked>;
@@ -61,6 +62,8 @@ pub struct Records<'a> {
     pub records: &'a [Record],
     /// What is the same in every record.
     pub envelope: &'a EventEnvelope,
+    /// With tumbling windows: those of the shard, and the one that all records belong to.
+    pub window: Option<(&'a Windows, Window)>,
 }
 
 impl Deliverer {
@@ -76,7 +79,11 @@ impl Deliverer {
         drain: &CancellationToken,
         mut done: impl FnMut(usize),
     ) -> Result<(), Undelivered> {
-        let Records { shard, records, envelope } = &all;
+        let Records { shard, records, envelope, window } = &all;
+        let windows = window.map(|(windows, _)| windows);
+        if let Some((windows, window)) = *window {
+            self.turn_to(windows, window, shard, envelope, drain).await?;
+        }
         self.metrics.batch_records.observe(records.len() as f64);
         let mut plan = Plan::new(records.len(), self.retries);
         let mut retry = RETRY;
@@ -99,6 +106,8 @@ impl Deliverer {
                 attempt,
                 records: &records[piece.clone()],
                 envelope,
+                stream: &self.stream,
+                window: windows.and_then(|windows| windows.call(false, false)),
             };
             let turn = tokio::select! {
                 biased;
@@ -106,7 +115,8 @@ impl Deliverer {
                 turn = self.turn() => turn,
             };
             let error = match self.attempt(&batch, turn).await {
-                Ok(()) => {
+                Ok(state) => {
+                    keep_state(windows, state.as_deref());
                     plan.taken();
                     done(piece.end);
                     self.delivered(&records[piece]);
@@ -123,6 +133,7 @@ impl Deliverer {
             let left = plan.current().map_or(piece.end, |(left, _)| left.start);
             let taken = if let Next::GivenUp(given_up) = &next { given_up.start } else { left };
             if taken > piece.start {
+                keep_state(windows, error.state.as_deref());
                 done(taken);
                 self.delivered(&records[piece.start..taken]);
                 retry.reset();
@@ -149,7 +160,13 @@ impl Deliverer {
         if failed > 0 {
             info!(%shard, failed, "the batch is through");
         }
-        Ok(())
+        match windows {
+            Some(windows) if windows.is_too_large() => {
+                warn!(%shard, "the state of a tumbling window is larger than 1 MB, the window ends early");
+                self.close_window(windows, shard, envelope, true, drain).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The first record of the current piece that is not too old, if one before it is.
@@ -166,7 +183,12 @@ impl Deliverer {
         contained(self.handler.turn()).await
     }
 
-    pub(super) async fn attempt(&self, batch: &Batch<'_>, turn: Turn) -> Result<(), HandlerError> {
+    /// One invocation. Gives the state of the batch's window.
+    pub(super) async fn attempt(
+        &self,
+        batch: &Batch<'_>,
+        turn: Turn,
+    ) -> Result<Option<Box<RawValue>>, HandlerError> {
         let records = batch.records().len() as u64;
         self.metrics.records_invoked.inc_by(records);
         let started = Instant::now();
@@ -230,7 +252,7 @@ impl Deliverer {
         attempts: u32,
         (first_error, error): (Option<&'a str>, Option<&'a HandlerError>),
     ) -> Letter<'a> {
-        let Records { shard, records, envelope } = all;
+        let Records { shard, records, envelope, .. } = all;
         let (records, stream) = (&records[given_up], self.stream.as_str());
         Letter { shard, stream, records, envelope, reason, attempts, first_error, error }
     }
@@ -290,13 +312,13 @@ impl Deliverer {
 }
 
 /// Shows a shard as retrying for as long as it lives. Several batches of a shard may.
-struct Retrying<'a> {
+pub(super) struct Retrying<'a> {
     board: &'a Board,
     shard: &'a ShardId,
 }
 
 impl<'a> Retrying<'a> {
-    fn on(board: &'a Board, shard: &'a ShardId) -> Self {
+    pub fn on(board: &'a Board, shard: &'a ShardId) -> Self {
         board.shard(shard, ShardStatus::retry_begins);
         Self { board, shard }
     }
@@ -305,6 +327,12 @@ impl<'a> Retrying<'a> {
 impl Drop for Retrying<'_> {
     fn drop(&mut self) {
         self.board.known(self.shard, ShardStatus::retry_ends);
+    }
+}
+
+fn keep_state(windows: Option<&Windows>, state: Option<&RawValue>) {
+    if let (Some(windows), Some(state)) = (windows, state) {
+        windows.set_state(state);
     }
 }
 

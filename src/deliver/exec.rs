@@ -6,7 +6,8 @@
 //! secrets. Invariant: a child whose answer did not come, or not as one line, is ended and
 //! never asked again; so an answer is always that of the batch before it.
 
-use super::{Batch, Handler, HandlerError, Response};
+use super::http::MAX_ANSWER_BYTES as MOST;
+use super::{Answers, Batch, Handler, HandlerError, Response};
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -18,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::info;
 
 /// The longest line that is read as an answer.
-const MAX_ANSWER_BYTES: u64 = 1 << 20;
+const MAX_ANSWER_BYTES: u64 = MOST as u64;
 
 /// Who works for a batch has no business with the progress.
 const SECRETS: [&str; 2] = ["API_TOKEN", "HANDLER_SECRET"];
@@ -29,8 +30,8 @@ pub struct ExecHandler {
     arguments: Vec<String>,
     /// Children that wait for a batch; the last one that answered is asked first.
     idle: Mutex<Vec<Worker>>,
-    /// `FUNCTION_RESPONSE_TYPES=ReportBatchItemFailures`: answers are read.
-    partial: bool,
+    /// What is read of answers.
+    answers: Answers,
 }
 
 /// A child. It is killed when this is dropped, in the middle of a batch or not.
@@ -42,8 +43,8 @@ struct Worker {
 
 impl ExecHandler {
     /// Runs `program`, a path or a name on the `PATH`; nothing is started yet.
-    pub fn new(program: String, arguments: Vec<String>, partial: bool) -> Self {
-        Self { program, arguments, idle: Mutex::default(), partial }
+    pub fn new(program: String, arguments: Vec<String>, answers: Answers) -> Self {
+        Self { program, arguments, idle: Mutex::default(), answers }
     }
 
     fn worker(&self) -> Result<Worker, HandlerError> {
@@ -90,7 +91,7 @@ impl Handler for ExecHandler {
         line.push(b'\n');
         let answer = worker.ask(&line).await?;
         self.idle.lock().expect("no panic while held").push(worker);
-        if self.partial { Response::read(&answer) } else { Ok(Response::taken()) }
+        self.answers.read(&answer)
     }
 }
 

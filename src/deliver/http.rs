@@ -4,7 +4,7 @@
 //! [`super::partial`]'s. Redirects are not followed and count as failures, as do broken
 //! connections and answers that never end.
 
-use super::{Batch, Handler, HandlerError, Response, Secrets};
+use super::{Answers, Batch, Handler, HandlerError, Response, Secrets};
 use crate::causes;
 use crate::clock;
 use crate::record::{Event, Record};
@@ -22,8 +22,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// The answer's body is read up to this: an unread body would cost the connection, an
-/// endless one is not waited for. A partial one names 10,000 records at most.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// endless one is not waited for. Lambda's bound; a window's state has 1 MB.
+pub(super) const MAX_ANSWER_BYTES: usize = 6 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Posts batches to a URL.
@@ -31,8 +31,8 @@ pub struct HttpHandler {
     client: Client,
     url: Url,
     consumer: HeaderValue,
-    /// `FUNCTION_RESPONSE_TYPES=ReportBatchItemFailures`: answers are read.
-    partial: bool,
+    /// What is read of answers.
+    answers: Answers,
     /// `HANDLER_SECRET`: requests are signed.
     secrets: Option<Secrets>,
 }
@@ -49,14 +49,14 @@ pub enum HttpHandlerError {
 }
 
 impl HttpHandler {
-    /// Posts to `url`; `partial` says that answers may name the records that failed.
+    /// Posts to `url`; `answers` says what is read of the answers.
     /// Proxies of the environment are not used: a handler is a neighbour.
     ///
     /// # Errors
     /// When TLS roots cannot be loaded or `consumer` is not a header value.
-    pub fn new(url: Url, consumer: &str, partial: bool) -> Result<Self, HttpHandlerError> {
+    pub fn new(url: Url, consumer: &str, answers: Answers) -> Result<Self, HttpHandlerError> {
         let (client, consumer) = (client()?, HeaderValue::from_str(consumer)?);
-        Ok(Self { client, url, consumer, partial, secrets: None })
+        Ok(Self { client, url, consumer, answers, secrets: None })
     }
 
     /// Signs requests, where there are secrets.
@@ -94,8 +94,7 @@ impl Handler for HttpHandler {
         let event = batch.event();
         let mut request = self.client.post(self.url.clone());
         if let Some(secrets) = &self.secrets {
-            let headers =
-                secrets.sign(identity(&batch.shard, batch.records()), clock::now(), &event);
+            let headers = secrets.sign(batch.identity(), clock::now(), &event);
             request = request
                 .header("webhook-id", headers.id)
                 .header("webhook-timestamp", headers.timestamp)
@@ -112,12 +111,12 @@ impl Handler for HttpHandler {
             .map_err(unreachable)?;
         let status = answer.status();
         let wait = retry_after(answer.headers(), clock::now());
-        let body = body(answer, self.partial && status.is_success()).await?;
+        let body = body(answer, self.answers.are_read() && status.is_success()).await?;
         if !status.is_success() {
             let error = HandlerError::failed(format!("the handler answered {status}"));
             return Err(error.retry_after(wait));
         }
-        if self.partial { Response::read(&body) } else { Ok(Response::taken()) }
+        self.answers.read(&body)
     }
 }
 

@@ -7,7 +7,7 @@
 //! answer that is not plainly a function's result counts as a failure.
 
 use super::http::{EventBody, body, client, unreachable};
-use super::{Batch, Handler, HandlerError, Response};
+use super::{Answers, Batch, Handler, HandlerError, Response};
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
@@ -36,8 +36,8 @@ pub struct LambdaHandler {
     turns: Arc<Semaphore>,
     /// The targets that are free, the one that has been so longest first.
     free: Arc<Mutex<VecDeque<Url>>>,
-    /// `FUNCTION_RESPONSE_TYPES=ReportBatchItemFailures`: results are read.
-    partial: bool,
+    /// What is read of answers.
+    answers: Answers,
 }
 
 /// A target in use; free again when dropped.
@@ -51,14 +51,14 @@ impl LambdaHandler {
     ///
     /// # Errors
     /// When TLS roots cannot be loaded.
-    pub fn new(targets: &[Url], partial: bool) -> Result<Self, reqwest::Error> {
+    pub fn new(targets: &[Url], answers: Answers) -> Result<Self, reqwest::Error> {
         let invocations = |target: &Url| {
             let base = target.as_str().trim_end_matches('/');
             format!("{base}/{PATH}").parse().expect("a URL with a longer path")
         };
         let free: VecDeque<Url> = targets.iter().map(invocations).collect();
         let turns = Arc::new(Semaphore::new(free.len()));
-        Ok(Self { client: client()?, turns, free: Arc::new(Mutex::new(free)), partial })
+        Ok(Self { client: client()?, turns, free: Arc::new(Mutex::new(free)), answers })
     }
 
     fn take(&self) -> InUse {
@@ -110,14 +110,14 @@ impl Handler for LambdaHandler {
             StatusCode::BAD_REQUEST => {
                 Err(HandlerError::not_invoked("the function is busy with another invocation"))
             }
-            StatusCode::OK => read(&result, is_error, self.partial),
+            StatusCode::OK => read(&result, is_error, self.answers),
             _ => Err(HandlerError::failed(format!("the function answered {status}"))),
         }
     }
 }
 
 /// What the emulator's answer with status 200 means.
-fn read(result: &[u8], is_error: bool, partial: bool) -> Result<Response, HandlerError> {
+fn read(result: &[u8], is_error: bool, answers: Answers) -> Result<Response, HandlerError> {
     /// How a function's error stands in its result. The message may hold anything, item
     /// contents too, and is left where it is.
     #[derive(Deserialize)]
@@ -147,7 +147,7 @@ fn read(result: &[u8], is_error: bool, partial: bool) -> Result<Response, Handle
     if !is_json && !result.trim_ascii().is_empty() {
         return Err(HandlerError::failed("the function's result is not JSON"));
     }
-    if partial { Response::read(result) } else { Ok(Response::taken()) }
+    answers.read(result)
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn errors_that_come_with_status_200_are_errors() {
-        let outcome = |body: &str, is_error| read(body.as_bytes(), is_error, false);
+        let outcome = |body: &str, is_error| read(body.as_bytes(), is_error, Answers::default());
         for result in
             ["", "null", "{}", "\"done\"", "[1]", r#"["cat 7","y"]"#, r#"{"statusCode":500}"#, "\n"]
         {
@@ -181,7 +181,10 @@ mod tests {
         }
         let partial = r#"{"batchItemFailures":[{"itemIdentifier":"7"}]}"#;
         let failed = Response::failed(vec!["7".to_owned()]);
-        assert_eq!(read(partial.as_bytes(), false, true).unwrap(), failed);
+        assert_eq!(
+            read(partial.as_bytes(), false, Answers { failures: true, state: false }).unwrap(),
+            failed
+        );
         assert_eq!(outcome(partial, false).unwrap(), Response::taken(), "when it is not asked for");
     }
 }

@@ -1,11 +1,13 @@
 //! Hands batches to the handler until every record is taken, or given up by policy.
 //!
 //! Owns the handler trait and what it answers. Rooms: `deliverer` makes the invocations,
-//! `plan` decides what is tried next, `partial` reads partial answers, the others are
+//! `plan` decides what is tried next, `partial` reads answers, `window` keeps tumbling
+//! windows, the others are
 //! the ways to the user's code. Invariant: a record is reported done only after the
 //! handler took it or it was given up and counted, and none behind it in its shard is
 //! handed over before.
 
+mod closing;
 mod deliverer;
 mod destination;
 mod discard;
@@ -18,6 +20,7 @@ mod partial;
 mod plan;
 mod redrive;
 mod signature;
+mod window;
 
 pub use crate::progress::letters::Reason;
 pub use deliverer::{Deliverer, Records, Undelivered};
@@ -30,11 +33,13 @@ pub use log::Log;
 pub use plan::RetrySettings;
 pub use redrive::Redriven;
 pub use signature::Secrets;
+pub use window::{MAX_STATE_BYTES, Window, WindowCall, Windows};
 
 use crate::record::{Event, EventEnvelope, Record, compare};
 use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -47,17 +52,41 @@ pub struct Batch<'a> {
     pub attempt: u32,
     records: &'a [Record],
     envelope: &'a EventEnvelope,
+    stream: &'a str,
+    window: Option<WindowCall>,
 }
 
 impl Batch<'_> {
-    /// The records, in the order of the shard; never none.
+    /// The records, in the order of the shard; none only where a window is over.
     pub fn records(&self) -> &[Record] {
         self.records
     }
 
     /// The event a Lambda function would get for this batch.
     pub fn event(&self) -> Event {
-        self.envelope.event(self.records)
+        match &self.window {
+            None => self.envelope.event(self.records),
+            Some(call) => {
+                self.envelope.event_with(self.records, call.members(&self.shard, self.stream))
+            }
+        }
+    }
+
+    /// With `TUMBLING_WINDOW_IN_SECONDS`: the window, its state, and whether it is over. The
+    /// response has to carry the new state.
+    pub fn window(&self) -> Option<&WindowCall> {
+        self.window.as_ref()
+    }
+
+    /// What stays the same when this is sent again, in letters that a signature allows.
+    fn identity(&self) -> String {
+        match &self.window {
+            Some(call) if call.is_final => {
+                let start = call.window.start.duration_since(std::time::UNIX_EPOCH);
+                format!("{}_window_{}", self.shard, start.unwrap_or_default().as_secs())
+            }
+            _ => http::identity(&self.shard, self.records),
+        }
     }
 
     /// Each record as it stands in the event.
@@ -67,9 +96,50 @@ impl Batch<'_> {
 }
 
 /// What a handler says of a batch that it has worked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Two are equal when their states are the same text.
+#[derive(Clone, Debug, Default)]
 pub struct Response {
     failed: Vec<String>,
+    state: Option<Box<RawValue>>,
+}
+
+impl PartialEq for Response {
+    fn eq(&self, other: &Self) -> bool {
+        let state = |response: &Self| response.state.as_ref().map(|state| state.get().to_owned());
+        self.failed == other.failed && state(self) == state(other)
+    }
+}
+
+/// What is read of a handler's answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// `FUNCTION_RESPONSE_TYPES=ReportBatchItemFailures`: which records failed.
+    pub failures: bool,
+    /// With `TUMBLING_WINDOW_IN_SECONDS`: the window's state.
+    pub state: bool,
+}
+
+impl Answers {
+    /// Whether anything is.
+    pub fn are_read(self) -> bool {
+        self.failures || self.state
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// As [`Response::read`].
+    fn read(self, answer: &[u8]) -> Result<Response, HandlerError> {
+        if !self.are_read() {
+            return Ok(Response::taken());
+        }
+        let mut response = Response::read(answer)?;
+        if !self.failures {
+            response.failed.clear();
+        }
+        Ok(response)
+    }
 }
 
 impl Response {
@@ -82,12 +152,27 @@ impl Response {
     /// after it come again, those before it do not. None at all: all are done with. A
     /// number that is none of the batch's means that the whole batch failed.
     pub fn failed(sequence_numbers: Vec<String>) -> Self {
-        Self { failed: sequence_numbers }
+        Self { failed: sequence_numbers, state: None }
     }
 
-    /// What it means for `batch`.
-    fn judge(self, batch: &Batch<'_>) -> Result<(), HandlerError> {
-        let Some(first) = self.failed.iter().min_by(|a, b| compare(a, b)) else { return Ok(()) };
+    /// With a window: its state after the records that did not fail.
+    #[must_use]
+    pub fn with_state(mut self, state: Box<RawValue>) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// What it means for `batch`: the state of its window.
+    fn judge(self, batch: &Batch<'_>) -> Result<Option<Box<RawValue>>, HandlerError> {
+        let needs_state = batch.window.as_ref().is_some_and(|call| !call.is_final);
+        if needs_state && self.state.is_none() {
+            return Err(HandlerError::failed(
+                "the handler's answer has no state, which a tumbling window needs",
+            ));
+        }
+        let Some(first) = self.failed.iter().min_by(|a, b| compare(a, b)) else {
+            return Ok(self.state);
+        };
         let known: HashSet<&str> = batch.records.iter().map(Record::sequence_digits).collect();
         let message = match self.failed.iter().find(|digits| !known.contains(digits.as_str())) {
             None => format!("the handler answered that {} records failed", self.failed.len()),
@@ -99,7 +184,7 @@ impl Response {
             }
         };
         let error = HandlerError::new(InvocationOutcome::Partial, message);
-        Err(HandlerError { from: Some(first.clone()), ..error })
+        Err(HandlerError { from: Some(first.clone()), state: self.state, ..error })
     }
 }
 
@@ -118,6 +203,8 @@ pub struct HandlerError {
     invoked: bool,
     /// The first record that failed, where it is not the whole batch.
     from: Option<String>,
+    /// The state of the window after the records before it.
+    state: Option<Box<RawValue>>,
     /// How long the handler asks to be left alone.
     retry_after: Option<Duration>,
 }
@@ -125,7 +212,14 @@ pub struct HandlerError {
 impl HandlerError {
     /// The invocation ended so, and the whole batch failed.
     pub fn new(outcome: InvocationOutcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), invoked: true, from: None, retry_after: None }
+        Self {
+            outcome,
+            message: message.into(),
+            invoked: true,
+            from: None,
+            state: None,
+            retry_after: None,
+        }
     }
 
     /// The handler answered that it failed.
@@ -196,7 +290,14 @@ mod tests {
         let arn = "arn:aws:dynamodb:eu-west-1:1:table/cats/stream/2026".parse().unwrap();
         let envelope = EventEnvelope::new(&arn);
         let shard = ShardId::from("shardId-1");
-        let batch = Batch { shard, attempt: 1, records: &records, envelope: &envelope };
+        let batch = Batch {
+            shard,
+            attempt: 1,
+            records: &records,
+            envelope: &envelope,
+            stream: "",
+            window: None,
+        };
         let judge = |failed: &[&str]| {
             let failed = failed.iter().map(|number| (*number).to_owned()).collect();
             Response::failed(failed).judge(&batch)

@@ -1,4 +1,4 @@
-//! Partial batch responses: an answer's body that says which records failed.
+//! An answer's body: which records failed, and the state of their window.
 //!
 //! Owns how `{"batchItemFailures":[{"itemIdentifier":"…"}]}` is read, as Lambda reads it.
 //! Invariant: what cannot be understood means that the whole batch failed, for a record
@@ -7,12 +7,20 @@
 use super::{HandlerError, Response};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// The answer; what else it may hold is passed over.
 #[derive(Deserialize)]
 struct Answer {
     #[serde(rename = "batchItemFailures", default)]
     failures: Option<Vec<Value>>,
+    /// Present and `null` is a state, too.
+    #[serde(default, deserialize_with = "present")]
+    state: Option<Box<RawValue>>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(from).map(Some)
 }
 
 impl Response {
@@ -38,7 +46,8 @@ impl Response {
                 "the handler's answer is not a partial batch response: {kind:?} at line {line} column {column}"
             ))
         })?;
-        let failures = answer.and_then(|answer| answer.failures).unwrap_or_default();
+        let Answer { failures, state } = answer.unwrap_or(Answer { failures: None, state: None });
+        let failures = failures.unwrap_or_default();
         let identifier = |failure: &Value| match failure.get("itemIdentifier") {
             Some(Value::String(identifier)) if !identifier.is_empty() => Ok(identifier.clone()),
             _ => Err(HandlerError::failed(
@@ -46,7 +55,7 @@ impl Response {
             )),
         };
         let failed = failures.iter().map(identifier).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self::failed(failed))
+        Ok(Self { failed, state })
     }
 }
 

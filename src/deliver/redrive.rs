@@ -62,10 +62,12 @@ impl Deliverer {
             attempt,
             records: &records,
             envelope: &envelope,
+            stream: &self.stream,
+            window: None,
         };
         let turn = self.turn().await;
         let error = match self.attempt(&batch, turn).await {
-            Ok(()) => {
+            Ok(_) => {
                 letters::remove(store, letter).await?;
                 self.metrics.records_delivered.inc_by(records.len() as u64);
                 return Ok(Redriven::Taken);

@@ -11,8 +11,8 @@ use super::wire::{
     agreed,
 };
 use super::{
-    ApiToken, Checkpoint, Coordination, Lease, LeaseKey, NewShard, Progress, ProgressError,
-    ShardProgress, WorkerId,
+    ApiToken, Checkpoint, Coordination, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, NewShard, Progress,
+    ProgressError, ShardProgress, WorkerId,
 };
 use crate::causes;
 use crate::source::ShardId;
@@ -32,6 +32,10 @@ const MAX_ANSWER_BYTES: usize = 32 << 20;
 /// The most positions in one call, which keeps its body below the api's bound of 1 MiB
 /// with the longest names there are.
 const CHECKPOINTS_PER_CALL: usize = 1000;
+
+/// Nor more than this of windows' states, each of which has at most half as much and, with
+/// every character of it escaped, twice its size in the body.
+const STATES_PER_CALL: usize = MAX_KEPT_STATE_BYTES;
 
 /// Where the api is and what is asked of it.
 #[derive(Clone, Debug)]
@@ -165,6 +169,20 @@ impl ClientProgress {
     }
 }
 
+/// Positions in calls of a bounded size, in order.
+fn calls(checkpoints: &[Checkpoint]) -> impl Iterator<Item = &[Checkpoint]> {
+    let (mut count, mut bytes) = (0, 0);
+    checkpoints.chunk_by(move |_, next| {
+        let state = next.window.as_ref().map_or(0, |window| window.state.len());
+        (count, bytes) = (count + 1, bytes + state);
+        let fits = count < CHECKPOINTS_PER_CALL && bytes < STATES_PER_CALL;
+        if !fits {
+            (count, bytes) = (0, 0);
+        }
+        fits
+    })
+}
+
 fn json(body: &impl Serialize) -> Bytes {
     serde_json::to_vec(body).expect("bodies are plain data").into()
 }
@@ -240,7 +258,7 @@ impl Progress for ClientProgress {
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
         let mut results = Vec::with_capacity(checkpoints.len());
-        for checkpoints in checkpoints.chunks(CHECKPOINTS_PER_CALL) {
+        for checkpoints in calls(checkpoints) {
             let answer = self.write(Call::Checkpoint, &CheckpointBody { checkpoints }).await;
             let error = match answer {
                 Ok(CheckpointAnswer { results: each }) if each.len() == checkpoints.len() => {

@@ -8,7 +8,7 @@
 
 use super::keys::{ItemKey, SHARD_SORT_PREFIX, WORKER_SORT_PREFIX};
 use super::letters::DeadLetter;
-use super::{Gap, Heartbeat, Lease, Position, ShardProgress, WorkerId};
+use super::{Gap, Heartbeat, Lease, OpenWindow, Position, ShardProgress, WorkerId};
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use bytes::Bytes;
@@ -31,6 +31,8 @@ pub(super) const PARENT: &str = "sg_parent";
 pub(super) const GAPS: &str = "sg_gaps";
 /// The last gap as text, by which a repeated write of it is recognised.
 pub(super) const LAST_GAP: &str = "sg_last_gap";
+/// The tumbling window that is open at the position, as JSON; none where none is.
+pub(super) const WINDOW: &str = "sg_window";
 pub(super) const SEEDED: &str = "sg_seeded";
 pub(super) const BEAT: &str = "sg_beat";
 /// What a dead letter says, as JSON.
@@ -124,6 +126,16 @@ pub(super) fn position_text(position: &Position) -> String {
     }
 }
 
+/// A window as [`WINDOW`].
+pub(super) fn window_text(window: &OpenWindow) -> String {
+    serde_json::to_string(window).expect("plain data")
+}
+
+/// `window` as every store keeps it.
+pub(super) fn kept_window(window: &OpenWindow) -> OpenWindow {
+    OpenWindow { start: kept(window.start), end: kept(window.end), ..window.clone() }
+}
+
 /// A gap as an element of [`GAPS`].
 pub(super) fn gap_value(gap: &Gap) -> Value {
     let mut map = Attributes::from([(GAP_FOUND_AT.to_owned(), Value::from(millis(gap.found_at)))]);
@@ -213,6 +225,7 @@ impl<'a> Reader<'a> {
             position: self.position()?,
             updated: from_millis(self.number(UPDATED)?),
             gaps: self.gaps()?,
+            window: self.window()?,
         })
     }
 
@@ -253,6 +266,12 @@ impl<'a> Reader<'a> {
                 .collect(),
             Some(_) => Err(self.wrong(format!("{GAPS} is not a list"))),
         }
+    }
+
+    fn window(&self) -> Result<Option<OpenWindow>, UnreadableItem> {
+        let text = self.optional_text(WINDOW)?;
+        let read = text.map(serde_json::from_str).transpose();
+        read.map_err(|error| self.wrong(format!("{WINDOW}: {error}")))
     }
 
     fn sort_after(&self, prefix: &str) -> Result<&'a str, UnreadableItem> {
@@ -403,6 +422,7 @@ mod tests {
                 position: Position::TrimHorizon,
                 updated: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
                 gaps: Vec::new(),
+                window: None,
             }
         );
     }

@@ -277,6 +277,7 @@ mod tests {
                 resumed_at: Some("12".parse().unwrap()),
                 found_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             }),
+            window: None,
         };
         let form = json!({
             "shard": "shardId-1",
@@ -284,6 +285,7 @@ mod tests {
             "step": 12,
             "position": format!("AFTER:{digits}"),
             "gap": {"after": null, "resumed_at": "12", "found_at": 1_700_000_000_123_u64},
+            "window": null,
         });
         assert_eq!(serde_json::to_value(&checkpoint).unwrap(), form);
         let read: Checkpoint = serde_json::from_str(&form.to_string()).unwrap();

@@ -169,6 +169,7 @@ impl Store {
                     position: item::kept_position(&first.position),
                     updated: item::kept(SystemTime::now()),
                     gaps: Vec::new(),
+                    window: None,
                 };
                 self.shards.insert(shard.clone(), begun);
             }
@@ -217,6 +218,7 @@ impl Store {
         };
         item.position = item::kept_position(&checkpoint.position);
         item.updated = item::kept(SystemTime::now());
+        item.window = checkpoint.window.as_ref().map(item::kept_window);
         self.steps.insert(checkpoint.shard.clone(), step);
         if let Some(gap) = &checkpoint.gap {
             let mark = |gap: &Gap| item::gap_mark(gap);

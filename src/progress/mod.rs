@@ -114,6 +114,25 @@ pub struct Gap {
     pub found_at: SystemTime,
 }
 
+/// A tumbling window that is open in a shard, as the handler has left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenWindow {
+    /// Its first moment (milliseconds).
+    #[serde(with = "json::millis")]
+    #[schemars(schema_with = "json::millis::schema")]
+    pub start: SystemTime,
+    /// The first moment after it (milliseconds).
+    #[serde(with = "json::millis")]
+    #[schemars(schema_with = "json::millis::schema")]
+    pub end: SystemTime,
+    /// Its state, JSON as text.
+    pub state: String,
+}
+
+/// The largest state of a window that is kept, in bytes: an item has 400 kB, and a body
+/// of the private interface, where a quote in it takes two, 1 MiB.
+pub const MAX_KEPT_STATE_BYTES: usize = 200 << 10;
+
 /// One shard's item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShardProgress {
@@ -131,6 +150,9 @@ pub struct ShardProgress {
     pub updated: SystemTime,
     /// Every gap found in it, oldest first.
     pub gaps: Vec<Gap>,
+    /// The tumbling window that is open at the position.
+    #[serde(default)]
+    pub window: Option<OpenWindow>,
 }
 
 /// A worker's sign of life. It is dead when `beat` has not changed for the failover time
@@ -173,6 +195,9 @@ pub struct Checkpoint {
     pub position: Position,
     /// A gap found on the way to it, kept with it in one write.
     pub gap: Option<Gap>,
+    /// The tumbling window that is open at it, kept with it in one write.
+    #[serde(default)]
+    pub window: Option<OpenWindow>,
 }
 
 /// How a shard's item looks when it is taken for the first time.

@@ -47,8 +47,10 @@ const RELEASE: &str = "REMOVE sg_owner";
 const SEED: &str = "SET sg_seeded = :seeded";
 const BEAT: &str = "SET sg_v = :v, sg_beat = :beat";
 const MOVE: &str = "SET sg_position = :position, sg_updated = :updated, sg_step = :step";
-const MOVE_WITH_GAP: &str = "SET sg_position = :position, sg_updated = :updated, sg_step = :step, \
-     sg_gaps = list_append(if_not_exists(sg_gaps, :none), :gap), sg_last_gap = :mark";
+const AND_GAP: &str =
+    ", sg_gaps = list_append(if_not_exists(sg_gaps, :none), :gap), sg_last_gap = :mark";
+const AND_WINDOW: &str = ", sg_window = :window";
+const AND_NO_WINDOW: &str = " REMOVE sg_window";
 
 /// Which items of which table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,18 +142,22 @@ impl TableProgress {
 
     async fn write(&self, checkpoint: &Checkpoint) -> Result<(), ProgressError> {
         let key = self.keys.shard(&checkpoint.shard);
-        let moved = vec![
+        let mut moved = vec![
             (":position", Value::Text(item::position_text(&checkpoint.position))),
             (":updated", Value::from(item::millis(SystemTime::now()))),
             (":step", Value::from(checkpoint.step)),
         ];
+        let window = checkpoint.window.as_ref().map(item::window_text);
+        let and_window = if window.is_some() { AND_WINDOW } else { AND_NO_WINDOW };
+        moved.extend(window.map(|text| (":window", Value::Text(text))));
         if let Some(gap) = &checkpoint.gap
-            && self.write_with_gap(&key, checkpoint, gap, moved.clone()).await?
+            && self.write_with_gap(&key, checkpoint, gap, moved.clone(), and_window).await?
         {
             return Ok(());
         }
         let Checkpoint { lease, step, .. } = checkpoint;
-        match self.update_held(&key, lease, MOVE, NOT_OVERTAKEN, moved).await {
+        let update = format!("{MOVE}{and_window}");
+        match self.update_held(&key, lease, &update, NOT_OVERTAKEN, moved).await {
             Ok(()) => Ok(()),
             Err(refusal) => {
                 let judge =
@@ -169,6 +175,7 @@ impl TableProgress {
         checkpoint: &Checkpoint,
         gap: &Gap,
         mut values: Values<'_>,
+        and_window: &str,
     ) -> Result<bool, ProgressError> {
         let Some(held) = held_values(&checkpoint.lease) else { return Ok(false) };
         let mark = item::gap_mark(gap);
@@ -179,7 +186,8 @@ impl TableProgress {
             (":mark", Value::from(mark.as_str())),
         ]);
         let condition = NOT_OVERTAKEN_AND_GAP_IS_NEW;
-        let old = match self.table.update(key, MOVE_WITH_GAP, condition, values).await {
+        let update = format!("{MOVE}{AND_GAP}{and_window}");
+        let old = match self.table.update(key, &update, condition, values).await {
             Ok(()) => return Ok(true),
             Err(Refusal::Condition(old)) => old,
             Err(Refusal::Failed(error)) => return Err(error),

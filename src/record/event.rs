@@ -65,6 +65,17 @@ impl EventEnvelope {
         event
     }
 
+    /// The event for `records` with further members after them, JSON without its braces.
+    pub fn event_with(&self, records: &[Record], members: String) -> Event {
+        let mut event = self.event(records);
+        event.slices.pop();
+        event.len -= CLOSE.len();
+        event.push(Bytes::from_static(b"],"));
+        event.push(Bytes::from(members));
+        event.push(Bytes::from_static(b"}"));
+        event
+    }
+
     /// One record in the form it has inside an event.
     pub fn record(&self, record: &Record) -> Event {
         let mut event = Event { slices: Vec::with_capacity(4), len: 0 };

@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use streamgate::progress::letters::{self, DeadLetter, INLINE_BYTES, LetterId, PART_BYTES, Reason};
 use streamgate::progress::{
-    Checkpoint, ClientProgress, Gap, Heartbeat, Lease, LeaseKey, MemoryProgress, NewShard,
-    Position, Progress, ProgressError, ShardProgress, TableProgress, TableSettings, WorkerId,
+    Checkpoint, ClientProgress, Gap, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES,
+    MemoryProgress, NewShard, OpenWindow, Position, Progress, ProgressError, ShardProgress,
+    TableProgress, TableSettings, WorkerId,
 };
 use streamgate::source::ShardId;
 
@@ -51,6 +52,7 @@ macro_rules! conformance {
             of_twenty_takers_one_wins,
             a_batch_answers_in_order,
             of_two_positions_in_a_batch_the_later_step_counts,
+            a_window_is_kept_with_its_position_until_it_is_closed,
             dead_letters_are_kept_with_their_payload_until_they_are_removed,
             a_dead_letter_that_was_cut_off_is_not_whole_until_it_is_kept_again,
             a_dead_letter_that_is_whole_stays_as_it_is,
@@ -179,7 +181,7 @@ fn at_millis(millis: u64) -> SystemTime {
 fn checkpoint(n: usize, lease: &Lease, position: Position) -> Checkpoint {
     static STEPS: AtomicU64 = AtomicU64::new(1);
     let step = STEPS.fetch_add(1, Ordering::Relaxed);
-    Checkpoint { shard: shard(n), lease: lease.clone(), step, position, gap: None }
+    Checkpoint { shard: shard(n), lease: lease.clone(), step, position, gap: None, window: None }
 }
 
 async fn take_new(store: &dyn Progress, n: usize, by: &str) -> Lease {
@@ -232,6 +234,7 @@ async fn the_first_take_makes_the_item(space: &Space) {
         position: new.position,
         updated: item.updated,
         gaps: Vec::new(),
+        window: None,
     };
     assert_eq!(item, expected);
     let stream = store.take(&LeaseKey::Stream, None, &worker("w2"), None).await.unwrap();
@@ -601,6 +604,38 @@ async fn a_batch_answers_in_order(space: &Space) {
         assert_eq!((item.shard, item.position), (shard(n), moved));
     }
     assert!(store.checkpoint(&[]).await.is_empty());
+}
+
+async fn a_window_is_kept_with_its_position_until_it_is_closed(space: &Space) {
+    let store = space.store();
+    let lease = take_new(&*store, 1, "w1").await;
+    let window = |state: &str| OpenWindow {
+        start: at_millis(1_700_000_040_000),
+        end: at_millis(1_700_000_100_000),
+        state: state.to_owned(),
+    };
+    let large = format!("\"{}\"", "\\\"é".repeat(MAX_KEPT_STATE_BYTES / 5));
+    for (number, state) in [("5", "{\"n\": 1.50}"), ("6", large.as_str())] {
+        let moved = checkpoint(1, &lease, after(number));
+        let moved = Checkpoint { window: Some(window(state)), ..moved };
+        write(&*store, moved.clone()).await.unwrap();
+        let item = only_shard(&*store).await;
+        assert_eq!((&item.position, &item.window), (&after(number), &moved.window));
+    }
+    let gap = Gap { after: None, resumed_at: None, found_at: at_millis(1) };
+    let with_gap = Checkpoint {
+        gap: Some(gap),
+        window: Some(window("2")),
+        ..checkpoint(1, &lease, after("7"))
+    };
+    write(&*store, with_gap).await.unwrap();
+    let item = only_shard(&*store).await;
+    assert_eq!((item.gaps.len(), item.window), (1, Some(window("2"))));
+    // A take leaves it, and a position without one removes it.
+    let next = store.take(&key(1), Some(&lease), &worker("w2"), None).await.unwrap();
+    assert_eq!(only_shard(&*store).await.window, Some(window("2")));
+    write(&*store, checkpoint(1, &next, after("8"))).await.unwrap();
+    assert_eq!(only_shard(&*store).await.window, None);
 }
 
 fn letter(n: usize, first: u128, last: u128) -> DeadLetter {

@@ -41,19 +41,19 @@ async fn every_fault_of_the_configuration_is_told_at_once_and_nothing_is_contact
         ("FAILOVER_TIME", "10"),
         ("HANDLER", "ftp://x"),
         ("FILTER_CRITERIA", "[]"),
-        ("TUMBLING_WINDOW_IN_SECONDS", "30"),
+        ("TUMBLING_WINDOW_IN_SECONDS", "901"),
         ("RUST_LOG", "a=b=c"),
     ];
     let ended = misconfigured(&["--max-buffered-bytes", "1"], &variables).await;
     let names: Vec<_> =
         ended.stderr.iter().map(|line| line.split(' ').nth(1).unwrap_or_default()).collect();
     let expected = [
-        "TUMBLING_WINDOW_IN_SECONDS",
         "STREAM_ARN",
         "TABLE_NAME",
         "HANDLER",
         "FILTER_CRITERIA",
         "BATCH_SIZE",
+        "TUMBLING_WINDOW_IN_SECONDS",
         "FAILOVER_TIME",
         "MAX_BUFFERED_BYTES",
         "RUST_LOG",

@@ -25,3 +25,4 @@ mod roles;
 mod support;
 mod table;
 mod tls;
+mod windows;

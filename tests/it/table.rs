@@ -59,8 +59,14 @@ async fn everything(store: &TableProgress) {
     let lease = take(store, None, "w1").await;
     for gap in [None, Some(a_gap())] {
         let lease = lease.clone();
-        let moved =
-            Checkpoint { shard: shard(), lease, step: 1, position: Position::ShardEnd, gap };
+        let moved = Checkpoint {
+            shard: shard(),
+            lease,
+            step: 1,
+            position: Position::ShardEnd,
+            gap,
+            window: None,
+        };
         store.checkpoint(&[moved]).await.remove(0).unwrap();
     }
     store.release(&key, &lease).await.unwrap();
@@ -185,7 +191,14 @@ async fn an_endpoint_that_keeps_the_old_item_to_itself_is_asked_for_it() {
     let Err(ProgressError::LeaseLost { owner }) = lost else { panic!("{lost:?}") };
     assert_eq!(owner, lease.owner);
     let gap = Some(a_gap());
-    let moved = Checkpoint { shard: shard(), lease, step: 1, position: Position::ShardEnd, gap };
+    let moved = Checkpoint {
+        shard: shard(),
+        lease,
+        step: 1,
+        position: Position::ShardEnd,
+        gap,
+        window: None,
+    };
     for _ in 0..2 {
         store.checkpoint(std::slice::from_ref(&moved)).await.remove(0).unwrap();
     }

@@ -40,6 +40,7 @@ pub fn settings() -> ConsumerSettings {
         starting_position: StartingPosition::TrimHorizon,
         batches: BatchSettings { size: 100, window: Duration::ZERO },
         parallelization: 1,
+        tumbling_window: None,
         handler_timeout: Duration::from_secs(60),
         retries: RetrySettings::default(),
         on_failure: OnFailure::Drop,
