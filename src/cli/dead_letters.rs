@@ -168,6 +168,9 @@ async fn redrive(
         metrics,
         board: Arc::new(Board::new()),
     };
+    if found.is_empty() && !as_json {
+        eprintln!("there are no dead letters");
+    }
     let (count, mut left, mut held) = (found.len(), 0, BTreeSet::new());
     for (index, listed) in found.iter().enumerate() {
         let id = &listed.letter.id;
