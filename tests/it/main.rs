@@ -15,6 +15,7 @@ mod exits;
 mod failures;
 mod filter;
 mod lambda;
+mod model;
 mod openapi;
 mod outages;
 mod pair;

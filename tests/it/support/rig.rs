@@ -311,8 +311,8 @@ impl Drop for Flight<'_> {
 }
 
 /// A running consumer.
-pub struct Running {
-    pub handler: Arc<Recorder>,
+pub struct Running<H = Recorder> {
+    pub handler: Arc<H>,
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
     drain: CancellationToken,
@@ -335,6 +335,16 @@ pub fn start_with(
     progress: Arc<dyn Progress>,
     handler: Arc<Recorder>,
 ) -> Running {
+    start_for(settings, source, progress, handler)
+}
+
+/// The same for a handler of the test's own.
+pub fn start_for<H: Handler>(
+    settings: ConsumerSettings,
+    source: Arc<dyn Source>,
+    progress: Arc<dyn Progress>,
+    handler: Arc<H>,
+) -> Running<H> {
     let (metrics, board) = (Arc::new(Metrics::new()), Arc::new(Board::new()));
     let consumer = Consumer::new(
         settings,
@@ -349,7 +359,7 @@ pub fn start_with(
     Running { handler, metrics, board, drain, task }
 }
 
-impl Running {
+impl<H> Running<H> {
     /// Asks for a stop and waits for it.
     pub async fn stop(self) {
         self.drain.cancel();
