@@ -28,6 +28,8 @@ pub enum Answer {
     TakeLater(Duration),
     /// 200, and a partial batch response: this record of the batch failed, and so the rest.
     FailFrom(usize),
+    /// 200, and this body. The records count as taken when it comes, whatever it says.
+    Say(&'static str),
     /// This status and a short body.
     Status(u16),
     /// 503, and to be left alone for so many seconds.
@@ -177,7 +179,7 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         headers: head.headers,
         body,
         at: Instant::now(),
-        taken: matches!(answer, Answer::Take | Answer::TakeLater(_)),
+        taken: matches!(answer, Answer::Take | Answer::TakeLater(_) | Answer::Say(_)),
     };
     let index = {
         let mut invocations = shared.invocations.lock().unwrap();
@@ -188,6 +190,7 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let response = Response::builder();
     let response = match answer {
         Answer::Take => response.body(text("")),
+        Answer::Say(body) => response.body(text(body)),
         Answer::TakeLater(delay) => {
             tokio::time::sleep(delay).await;
             response.body(text(""))
