@@ -2,11 +2,12 @@
 //! the whole consumer, on a paused clock, against a handler that is told what to refuse.
 
 use crate::support::endpoint::{Answer, Endpoint, Invocation};
-use crate::support::rig::{Recorder, Running, read_event, settings, start, start_for};
+use crate::support::rig::{Got, Recorder, Running, read_event, settings, start, start_for};
 use async_trait::async_trait;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use streamgate::batch::BatchSettings;
 use streamgate::consumer::ConsumerSettings;
 use streamgate::deliver::{Batch, Handler, HandlerError, HttpHandler, Response, RetrySettings};
 use streamgate::polling::PollIntervals;
@@ -538,6 +539,75 @@ async fn records_that_are_too_old_are_given_up_untried_and_the_rest_of_their_bat
     assert_eq!(running.metrics.batch_records.get_sample_sum(), 6.0, "they were one batch");
     assert_eq!(running.metrics.records_dropped.with_label_values(&["age"]).get(), 3);
     running.stop().await;
+}
+
+/// Poison for ever in one shard of four, which is the first of its shard: the others go on,
+/// and what they get does not depend on how often it is tried.
+async fn poison_in_one_shard(lanes: usize) {
+    let simulator = Simulator::builder(crate::support::rig::arn()).shards(4).seed(3).build();
+    let shard_of = |n: u64| {
+        let keys = Change::item(&format!("item-{n}"), n).keys;
+        simulator.shard_of(&keys).expect("every item has one")
+    };
+    let poisoned = shard_of(0);
+    let mut others = Vec::new();
+    for n in 0..200 {
+        simulator.put_item(&format!("item-{n}"), n);
+        if shard_of(n) != poisoned {
+            others.push(n);
+        }
+    }
+    assert!((100..180).contains(&others.len()), "{}", others.len());
+    let (progress, handler) = (MemoryProgress::new(), Arc::new(Recorder::default()));
+    handler.poison([0], false);
+    let settings = ConsumerSettings {
+        parallelization: lanes,
+        batches: BatchSettings { size: 10, window: Duration::ZERO },
+        ..settings()
+    };
+    let running = start(settings, &simulator, progress.view(), Arc::clone(&handler));
+    let of_others = |got: &[Got]| got.iter().filter(|got| got.shard != poisoned.as_str()).count();
+    let tries = || handler.invocations().iter().filter(|ns| ns.contains(&0)).count();
+    handler.until(|got| of_others(got) >= others.len()).await;
+    assert!(tries() <= 2, "they waited for {} tries", tries());
+    // From here on the waits between tries are longer than those between reads: before each
+    // further try, everything that was put since the last has come.
+    handler.until(|_| tries() >= 6).await;
+    let mut put = others.len();
+    for n in 200..230 {
+        for item in &others[..20] {
+            simulator.put_item(&format!("item-{item}"), n);
+        }
+        put += 20;
+        let before = tries();
+        handler.until(|got| of_others(got) >= put).await;
+        assert!(tries() <= before + 1, "{before}, {}", tries());
+        handler.until(|_| tries() > before).await;
+    }
+    assert_eq!(of_others(&handler.got()), put, "nothing came twice");
+    let durable = progress.load().await.unwrap();
+    for item in &durable {
+        let has_moved = matches!(item.position, Position::After(_));
+        assert_eq!(has_moved, item.shard != poisoned, "{item:?}");
+    }
+    assert_eq!(durable.len(), 4);
+    // What shares its shard came with other lanes, or not at all.
+    let beside = handler.got().len() - put;
+    assert_eq!(beside > 0, lanes > 1, "{beside}");
+    assert!(handler.got().iter().all(|got| got.n != Some(0)));
+    handler.poison([], false);
+    handler.until_distinct(200 + 30 * 20).await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn poison_for_ever_in_one_shard_holds_its_position_and_no_other_shard() {
+    poison_in_one_shard(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn poison_for_ever_in_one_lane_of_ten_holds_its_position_and_no_other_shard() {
+    poison_in_one_shard(10).await;
 }
 
 #[tokio::test(start_paused = true)]
