@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::ConsumerSettings;
-use streamgate::deliver::{Batch, Handler, HandlerError, HttpHandler, Response, RetrySettings};
+use streamgate::deliver::{
+    Answers, Batch, Handler, HandlerError, HttpHandler, Response, RetrySettings,
+};
 use streamgate::polling::PollIntervals;
 use streamgate::progress::{MemoryProgress, Position, Progress};
 use streamgate::simulator::{Change, Simulator};
@@ -479,7 +481,10 @@ async fn an_http_handler_is_read_only_where_its_answers_are_partial() {
     for partial in [true, false] {
         let endpoint = Endpoint::start().await;
         let url = endpoint.url.parse().expect("a URL");
-        let handler = Arc::new(HttpHandler::new(url, "streamgate", partial).expect("a client"));
+        let handler = Arc::new(
+            HttpHandler::new(url, "streamgate", Answers { failures: partial, state: false })
+                .expect("a client"),
+        );
         let simulator = Simulator::builder(crate::support::rig::arn()).build();
         let source = Arc::new(simulator.clone());
         let poll_intervals = PollIntervals { min: SECOND / 50, max: SECOND / 20 };
