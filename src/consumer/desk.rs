@@ -6,7 +6,7 @@
 //! left out, each of which is counted; and every piece of it has its place in [`Track`].
 
 use super::lane::{Closed, Lane, lane_of};
-use super::track::Track;
+use super::track::{Tickets, Track};
 use crate::batch::Batcher;
 use crate::budget::Charge;
 use crate::clock;
@@ -198,13 +198,15 @@ impl<'a> Desk<'a> {
         // The last of the records left out since the last one kept, and whether all of
         // them are own.
         let mut left_out: Option<(Record, bool)> = None;
+        let track = self.track;
+        let mut tickets = track.tickets();
         for record in records {
             let is_own = self.rules.is_own(&record);
             if is_own {
                 self.metrics.records_own.inc();
             } else if self.rules.filter.passes(&record) {
                 left_out = None;
-                self.keep(record, now);
+                self.keep(record, &mut tickets, now);
                 continue;
             } else {
                 self.metrics.records_filtered.inc();
@@ -212,13 +214,14 @@ impl<'a> Desk<'a> {
             let quiet = left_out.is_none_or(|(_, quiet)| quiet) && is_own;
             left_out = Some((record, quiet));
         }
+        drop(tickets);
         if let Some((last, quiet)) = left_out {
             self.passed = last.created().or(self.passed);
             self.track.pass(Mark { quiet, ..Mark::after(&last) });
         }
     }
 
-    fn keep(&mut self, record: Record, now: Instant) {
+    fn keep(&mut self, record: Record, tickets: &mut Tickets<'_>, now: Instant) {
         let lane = lane_of(&record, self.rules.partition_key, self.lanes.len());
         let lane = &mut self.lanes[lane];
         if let Some(windows) = self.rules.windows {
@@ -227,7 +230,7 @@ impl<'a> Desk<'a> {
             lane.turn_to(window);
         }
         lane.make_room_for(&record);
-        let ticket = self.track.next_ticket(lane.last_ticket());
+        let ticket = tickets.next(lane.last_ticket());
         lane.push(record, ticket, now);
     }
 

@@ -51,12 +51,9 @@ impl<'a> Track<'a> {
         self.board.shard(self.shard, |status| status.behind(since));
     }
 
-    /// The ticket for a record that comes after everything so far: that of the record before
-    /// it, where the two go together.
-    pub fn next_ticket(&self, of_batch: Option<Ticket>) -> Ticket {
-        let mut frontier = self.lock();
-        let joined = of_batch.filter(|ticket| frontier.is_newest(*ticket));
-        joined.unwrap_or_else(|| frontier.begin())
+    /// Tickets for the records of a page, under one lock; nothing else is told meanwhile.
+    pub fn tickets(&self) -> Tickets<'_> {
+        Tickets(self.lock())
     }
 
     /// Nothing has to be delivered for `mark`.
@@ -109,5 +106,17 @@ impl<'a> Track<'a> {
 
     fn lock(&self) -> MutexGuard<'_, Frontier> {
         self.frontier.lock().expect("no panic while held")
+    }
+}
+
+/// Gives out tickets, in the order of the shard.
+pub(super) struct Tickets<'a>(MutexGuard<'a, Frontier>);
+
+impl Tickets<'_> {
+    /// The ticket for a record that comes after everything so far: that of the record before
+    /// it, where the two go together.
+    pub fn next(&mut self, of_batch: Option<Ticket>) -> Ticket {
+        let joined = of_batch.filter(|ticket| self.0.is_newest(*ticket));
+        joined.unwrap_or_else(|| self.0.begin())
     }
 }
