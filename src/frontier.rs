@@ -55,6 +55,11 @@ impl Frontier {
         Ticket(self.front + self.pieces.len() as u64 - 1)
     }
 
+    /// How many pieces are not behind the frontier.
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Whether `ticket` is that of the piece taken up last.
     pub fn is_newest(&self, ticket: Ticket) -> bool {
         ticket.0 + 1 == self.front + self.pieces.len() as u64

@@ -66,6 +66,8 @@ pub enum Read {
         gap: Option<Gap>,
         /// In order.
         records: Vec<Record>,
+        /// When it was asked for, in a shard that may still get records.
+        asked: Option<SystemTime>,
     },
     /// The shard has no more records and never will.
     End {
@@ -170,16 +172,17 @@ impl Reader {
                 self.iterator.insert(iterator).clone()
             }
         };
+        let asked = clock::now();
         let mut page = source.records(&iterator).await?;
         self.context.board.prove(SourceOperation::GetRecords);
         let charge = Arc::new(room.charge(page.bytes));
         for record in &mut page.records {
             record.charge(Arc::clone(&charge));
         }
-        Ok(self.accept(page))
+        Ok(self.accept(page, asked))
     }
 
-    fn accept(&mut self, page: Page) -> Read {
+    fn accept(&mut self, page: Page, asked: SystemTime) -> Read {
         let now = clock::now();
         self.recovered();
         let metrics = &self.context.metrics;
@@ -201,7 +204,8 @@ impl Reader {
         if let Some(gap) = &mut gap {
             gap.resumed_at = page.records.first().map(Record::sequence_number);
         }
-        Read::Page { gap, records: self.drop_early(page.records) }
+        let asked = (!self.closed && !self.ended).then_some(asked);
+        Read::Page { gap, records: self.drop_early(page.records), asked }
     }
 
     fn drop_early(&self, mut records: Vec<Record>) -> Vec<Record> {

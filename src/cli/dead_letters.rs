@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use streamgate::aws;
 use streamgate::config::{self, ConsumerConfig};
 use streamgate::consumer::ConsumerError;
-use streamgate::deliver::{Deliverer, Redriven};
+use streamgate::deliver::{Deliverer, HeldItems, Redriven};
 use streamgate::program::{drain_on_signal, progress};
 use streamgate::progress::Progress;
 use streamgate::progress::letters::{self, LetterId, Listed};
@@ -29,7 +29,10 @@ pub fn command() -> Command {
         Command::new(name).args(settings(config::Command::Consumer).map(|arg| arg.hide(true)))
     };
     let id = || {
-        Arg::new("id").value_name("ID").help("SHARD:FIRST-LAST, as `list` shows it").num_args(1..)
+        Arg::new("id")
+            .value_name("ID")
+            .help("SHARD:FIRST-LAST:DIGEST, as `list` shows it")
+            .num_args(1..)
     };
     let some = || {
         let all = Arg::new("all").long("all").action(ArgAction::SetTrue);
@@ -150,7 +153,7 @@ async fn show(store: &dyn Progress, found: &[Listed], as_json: bool) -> Result<(
     say(&format!("{payload}\n"))
 }
 
-/// In order; after one that fails, the later ones of its shard stay.
+/// In order; after one that fails, later ones with an item of it stay.
 async fn redrive(
     config: &ConsumerConfig,
     store: Arc<dyn Progress>,
@@ -171,21 +174,15 @@ async fn redrive(
     if found.is_empty() && !as_json {
         eprintln!("there are no dead letters");
     }
-    let (count, mut left, mut held) = (found.len(), 0, BTreeSet::new());
+    let (count, mut left, mut held) = (found.len(), 0, HeldItems::default());
     for (index, listed) in found.iter().enumerate() {
-        let id = &listed.letter.id;
-        let outcome = if drain.is_cancelled() {
+        if drain.is_cancelled() {
             left += 1;
             continue;
-        } else if held.contains(&id.shard) {
-            Redriven::Failed { why: "an earlier one of its shard was not taken".to_owned() }
-        } else {
-            deliverer.redrive(&*store, listed).await.map_err(ConsumerError::of_store)?
-        };
-        if outcome != Redriven::Taken {
-            left += 1;
-            held.insert(id.shard.clone());
         }
+        let redriven = deliverer.redrive(&*store, listed, &mut held).await;
+        let outcome = redriven.map_err(ConsumerError::of_store)?;
+        left += usize::from(outcome != Redriven::Taken);
         tell(index + 1, count, listed, &outcome, as_json);
     }
     match left {

@@ -9,7 +9,6 @@ use super::lane::{Closed, Lane, lane_of};
 use super::track::{Tickets, Track};
 use crate::batch::Batcher;
 use crate::budget::Charge;
-use crate::clock;
 use crate::deliver::{Window, Windows};
 use crate::filter::FilterCriteria;
 use crate::frontier::Mark;
@@ -22,6 +21,12 @@ use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// So many empty pages in a row are the tip of a shard.
+const TIP_PAGES: u32 = 3;
+/// Pieces of work that may be open behind a lane that is stuck: a bound on memory where its
+/// pages are few and the other lanes go on for days.
+const MOST_PIECES: usize = 100_000;
 
 /// What there is to do next.
 pub(super) enum Work {
@@ -68,8 +73,10 @@ pub(super) struct Desk<'a> {
     ended: bool,
     /// Nothing was read yet, or the last page was empty: there was nothing more then.
     at_tip: bool,
-    /// The last page was empty.
-    read_to_tip: bool,
+    /// Empty pages in a row.
+    empty: u32,
+    /// Nothing older than this is still to be read, so far as is known.
+    read_through: Option<SystemTime>,
     /// When the last record was written that was handed out or left out.
     passed: Option<SystemTime>,
     metrics: &'a Metrics,
@@ -93,7 +100,8 @@ impl<'a> Desk<'a> {
             window: None,
             ended: false,
             at_tip: true,
-            read_to_tip: false,
+            empty: 0,
+            read_through: None,
             passed: None,
             metrics,
         }
@@ -134,6 +142,9 @@ impl<'a> Desk<'a> {
         if self.ended || !self.lanes.iter().any(Lane::is_idle) {
             return false;
         }
+        if self.track.pieces() > MOST_PIECES {
+            return false;
+        }
         self.held.retain(|(page, _)| page.strong_count() > 0);
         let held: usize = self.held.iter().map(|(_, bytes)| bytes).sum();
         self.lanes.len() == 1 || held < self.rules.share || self.lanes.iter().all(Lane::is_empty)
@@ -163,8 +174,8 @@ impl<'a> Desk<'a> {
         if self.ended {
             return Some(Work::End);
         }
-        // Only the tip says that nothing of it is still to be read.
-        let is_over = |windows: &&Windows| self.read_to_tip && windows.is_over(clock::now());
+        let is_over =
+            |windows: &&Windows| self.read_through.is_some_and(|time| windows.is_over(time));
         self.rules.windows.filter(is_over).map(|_| Work::CloseWindow)
     }
 
@@ -177,15 +188,33 @@ impl<'a> Desk<'a> {
 
     fn take_in(&mut self, read: Read) {
         match read {
-            Read::Page { gap, records } => {
+            Read::Page { gap, records, asked } => {
                 self.pass_gap(gap);
                 self.at_tip = records.is_empty();
-                self.read_to_tip = self.at_tip;
+                self.look_at_the_tip(&records, asked);
                 self.sort(records);
             }
             Read::End { gap } => {
                 self.pass_gap(gap);
                 self.ended = true;
+            }
+        }
+    }
+
+    /// How far the shard has been read by its records' times: to those of the last, left out
+    /// or not, and at the tip to when it was asked for more. Empty pages come in the middle
+    /// of a shard too, so that it takes some of them to be a tip.
+    fn look_at_the_tip(&mut self, records: &[Record], asked: Option<SystemTime>) {
+        match records.last() {
+            Some(last) => {
+                self.empty = 0;
+                self.read_through = last.created().max(self.read_through);
+            }
+            None => {
+                self.empty = self.empty.saturating_add(1);
+                if self.empty >= TIP_PAGES {
+                    self.read_through = asked.max(self.read_through);
+                }
             }
         }
     }

@@ -7,9 +7,8 @@
 use crate::batch::Batcher;
 use crate::deliver::Window;
 use crate::frontier::Ticket;
-use crate::record::{Record, Scanner};
+use crate::record::{Record, keys_hash};
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::SystemTime;
 use tokio::time::Instant;
 
@@ -133,21 +132,7 @@ impl Lane {
 pub(super) fn lane_of(record: &Record, partition_key: Option<&str>, lanes: usize) -> usize {
     // The keys are looked at only where it matters: most shards have one lane.
     let Some(keys) = (lanes > 1).then(|| record.keys()).flatten() else { return 0 };
-    let mut scanner = Scanner::new(keys.as_bytes());
-    let mut sum = 0_u64;
-    // In whichever order the keys stand, the sum is the same.
-    let walked = scanner.object(|scanner, name| {
-        let name = &keys[name];
-        let value = &keys[scanner.value()?];
-        if partition_key.is_none_or(|key| key == name) {
-            let mut hasher = DefaultHasher::new();
-            (name, value).hash(&mut hasher);
-            sum = sum.wrapping_add(hasher.finish());
-        }
-        Ok(())
-    });
-    debug_assert!(walked.is_ok(), "keys are JSON: the page was");
-    (sum % lanes as u64) as usize
+    (keys_hash(keys, partition_key) % lanes as u64) as usize
 }
 
 #[cfg(test)]

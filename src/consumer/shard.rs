@@ -125,9 +125,9 @@ impl ShardConsumer {
             let mut left = &runs[..];
             let done = |count| track.done(&records, &mut left, count);
             let delivered = self.deliverer.deliver(all, &stop.drain, done).await;
-            // It ended early, perhaps.
-            if windows.is_some_and(|windows| windows.open().is_none()) {
-                track.window_closed();
+            // It ended early; or the one before it was closed, and nothing is done of this.
+            if windows.is_some_and(|windows| windows.open().is_none() || delivered.is_err()) {
+                track.window_changed();
             }
             (lane, delivered)
         };
@@ -135,7 +135,7 @@ impl ShardConsumer {
             let Some(windows) = windows else { return Ok(()) };
             let (envelope, drain) = (&self.envelope, &stop.drain);
             self.deliverer.close_window(windows, &shard, envelope, false, drain).await?;
-            track.window_closed();
+            track.window_changed();
             Ok::<(), Undelivered>(())
         };
         let delivering = async {

@@ -39,11 +39,16 @@ impl<'a> Track<'a> {
         Self { frontier, windows, last, shard, checkpoint, board }
     }
 
-    /// A window was closed: what is kept of the position says so.
-    pub fn window_closed(&self) {
+    /// The window has changed since the position was reached: what is kept says so.
+    pub fn window_changed(&self) {
         let _frontier = self.lock();
         let last = self.last.lock().expect("no panic while held").take();
-        self.reached(last);
+        self.reached(last.map(|last| Mark { quiet: false, ..last }));
+    }
+
+    /// Pieces of work that are not behind the frontier.
+    pub fn pieces(&self) -> usize {
+        self.lock().pieces()
     }
 
     /// Shows since when records wait.
@@ -67,41 +72,52 @@ impl<'a> Track<'a> {
     /// batch that are not; those that are now are taken out.
     pub fn done(&self, records: &[Record], runs: &mut &[Run], count: usize) {
         let mut frontier = self.lock();
+        let mut reached = Vec::new();
         while let Some((run, rest)) = runs.split_first()
             && run.end <= count
         {
-            self.reached(frontier.finish(run.ticket, Mark::after(&records[run.end - 1])));
+            reached.extend(frontier.finish(run.ticket, Mark::after(&records[run.end - 1])));
             *runs = rest;
         }
         // What is done of a batch that fails need not come again.
         if let Some(run) = runs.first()
             && run.start < count
         {
-            self.reached(frontier.partly(run.ticket, Mark::after(&records[count - 1])));
+            reached.extend(frontier.partly(run.ticket, Mark::after(&records[count - 1])));
         }
+        self.reached(reached);
     }
 
     /// In order, for the frontier is held meanwhile.
     fn reached(&self, marks: impl IntoIterator<Item = Mark>) {
-        for mut mark in marks {
-            self.board.shard(self.shard, |status| status.at(&mark.position));
-            if let Some(windows) = self.windows {
-                // As it is now that everything up to the mark is done, and nothing behind it.
-                mark.window = windows.open();
-                let mut last = self.last.lock().expect("no panic while held");
-                let state = mark.window.as_ref().map_or(0, |window| window.state.len());
-                if state > MAX_KEPT_STATE_BYTES {
-                    // Without the state, for which an item has no room, the position would
-                    // be worth nothing: after a crash the window is read again.
-                    mark.gap = last.take().and_then(|last| last.gap).or(mark.gap);
-                    *last = Some(mark);
-                    continue;
-                }
-                mark.gap = last.take().and_then(|last| last.gap).or(mark.gap);
-                *last = Some(Mark { gap: None, ..mark.clone() });
+        let mut marks = marks.into_iter();
+        let Some(windows) = self.windows else {
+            for mark in marks {
+                self.board.shard(self.shard, |status| status.at(&mark.position));
+                self.checkpoint.advance(mark);
             }
-            self.checkpoint.advance(mark);
+            return;
+        };
+        // The state is that after all of them: none but the last may be kept with it.
+        let Some(first) = marks.next() else { return };
+        let mut mark = marks.fold(first, |passed, mark| Mark {
+            quiet: passed.quiet && mark.quiet,
+            gap: passed.gap.or(mark.gap),
+            ..mark
+        });
+        self.board.shard(self.shard, |status| status.at(&mark.position));
+        mark.window = windows.open();
+        let mut last = self.last.lock().expect("no panic while held");
+        mark.gap = last.take().and_then(|last| last.gap).or(mark.gap);
+        // Without the state, where an item has no room for it, the position would be worth
+        // nothing: after a crash the window is read again.
+        if mark.window.as_ref().is_some_and(|window| window.kept_bytes() > MAX_KEPT_STATE_BYTES) {
+            *last = Some(mark);
+            return;
         }
+        *last = Some(Mark { gap: None, ..mark.clone() });
+        drop(last);
+        self.checkpoint.advance(mark);
     }
 
     fn lock(&self) -> MutexGuard<'_, Frontier> {

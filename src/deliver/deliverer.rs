@@ -279,10 +279,9 @@ impl Deliverer {
         };
         let mut retry = RETRY;
         let mut retrying = None;
+        let mut parts_done = 0;
         loop {
-            let sending = destination.send(&letter, clock::now());
-            let sent = tokio::time::timeout(self.timeout, sending).await;
-            let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let sent = destination.send(&letter, &mut parts_done, self.timeout).await;
             let outcome = if sent.is_ok() { "ok" } else { "error" };
             self.metrics.dead_letter_attempts.with_label_values(&[outcome]).inc();
             let Err(why) = sent else { break };

@@ -6,12 +6,13 @@
 use super::http::client;
 use super::letter::Letter;
 use crate::causes;
+use crate::clock;
 use crate::progress::letters::{self, DeadLetters};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url};
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
 /// `ON_FAILURE`
 #[derive(Clone, Debug, Default)]
@@ -76,18 +77,28 @@ impl Destination {
         }
     }
 
-    /// Sends one letter.
+    /// Sends one letter. A post may take as long as `timeout`; the store has a limit for
+    /// each of its calls, and `parts_done` of a letter that was cut off are not sent again.
     ///
     /// # Errors
     /// A fragment, when it was not taken.
-    pub(super) async fn send(&self, letter: &Letter<'_>, now: SystemTime) -> Result<(), String> {
+    pub(super) async fn send(
+        &self,
+        letter: &Letter<'_>,
+        parts_done: &mut u64,
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let now = clock::now();
         match self {
             Self::Store(store) => {
                 let (letter, payload) = letter.kept(now);
-                let kept = letters::keep(&**store, letter, &payload).await;
+                let kept = letters::keep(&**store, letter, &payload, parts_done).await;
                 kept.map_err(|error| error.to_string())
             }
-            Self::Post(letters) => letters.post(letter.document(now)).await,
+            Self::Post(letters) => {
+                let posted = tokio::time::timeout(timeout, letters.post(letter.document(now)));
+                posted.await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+            }
         }
     }
 }

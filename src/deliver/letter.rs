@@ -5,7 +5,7 @@
 
 use super::HandlerError;
 use super::http::identity;
-use crate::progress::letters::{DeadLetter, LetterId, Reason};
+use crate::progress::letters::{DeadLetter, LetterId, Reason, digest};
 use crate::record::{EventEnvelope, Record};
 use crate::source::ShardId;
 use bytes::Bytes;
@@ -36,6 +36,7 @@ impl Letter<'_> {
             shard: self.shard.clone(),
             first: first.sequence_number(),
             last: last.sequence_number(),
+            digest: digest(&payload),
         };
         let letter = DeadLetter {
             id,

@@ -31,7 +31,7 @@ pub use http::{HttpHandler, HttpHandlerError};
 pub use lambda::LambdaHandler;
 pub use log::Log;
 pub use plan::RetrySettings;
-pub use redrive::Redriven;
+pub use redrive::{HeldItems, Redriven};
 pub use signature::Secrets;
 pub use window::{MAX_STATE_BYTES, Window, WindowCall, Windows};
 
@@ -41,6 +41,7 @@ use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -83,7 +84,12 @@ impl Batch<'_> {
         match &self.window {
             Some(call) if call.is_final => {
                 let start = call.window.start.duration_since(std::time::UNIX_EPOCH);
-                format!("{}_window_{}", self.shard, start.unwrap_or_default().as_secs())
+                // A window may end more than once, early or for a late record, and each end
+                // has another state.
+                let mut hasher = DefaultHasher::new();
+                call.state.hash(&mut hasher);
+                let (start, state) = (start.unwrap_or_default().as_secs(), hasher.finish());
+                format!("{}_window_{start}_{state:016x}", self.shard)
             }
             _ => http::identity(&self.shard, self.records),
         }

@@ -7,7 +7,9 @@
 use super::{Batch, Deliverer, HandlerError};
 use crate::progress::ProgressError;
 use crate::progress::letters::{self, DeadLetter, DeadLetters, LetterId, Listed};
-use crate::record::{EventEnvelope, Record, parse_page};
+use crate::record::{EventEnvelope, Record, keys_hash, parse_page};
+use bytes::Bytes;
+use std::collections::HashSet;
 
 /// How a letter fared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +32,28 @@ pub enum Redriven {
     },
 }
 
+/// The items of letters that were not taken: a later letter with one of them waits, so that
+/// an item's records stay in order among themselves.
+#[derive(Debug, Default)]
+pub struct HeldItems(HashSet<u64>);
+
+impl HeldItems {
+    fn hold(&mut self, records: &[Record]) {
+        self.0.extend(records.iter().filter_map(item));
+    }
+
+    fn has_one_of(&self, records: &[Record]) -> bool {
+        records.iter().filter_map(item).any(|item| self.0.contains(&item))
+    }
+}
+
+fn item(record: &Record) -> Option<u64> {
+    record.keys().map(|keys| keys_hash(keys, None))
+}
+
 impl Deliverer {
-    /// Hands a letter's records to the handler, once, as the batch that they were.
+    /// Hands a letter's records to the handler, once, as the batch that they were; not
+    /// where it has an item that is held.
     ///
     /// # Errors
     /// When the store does not answer: the letter stays, or the handler gets it again.
@@ -39,6 +61,7 @@ impl Deliverer {
         &self,
         store: &dyn DeadLetters,
         listed: &Listed,
+        held: &mut HeldItems,
     ) -> Result<Redriven, ProgressError> {
         let Listed { letter, whole } = listed;
         let failed = |why: String| Ok(Redriven::Failed { why });
@@ -54,6 +77,10 @@ impl Deliverer {
             Ok(_) => return failed("its payload has no records".to_owned()),
             Err(error) => return failed(format!("its payload cannot be read: {error}")),
         };
+        if held.has_one_of(&records) {
+            held.hold(&records);
+            return failed("an earlier one with an item of it is left".to_owned());
+        }
         // The payload is an event: its records have their stream's ARN already.
         let envelope = EventEnvelope::of_events();
         let attempt = u32::try_from(letter.attempts).unwrap_or(u32::MAX).saturating_add(1);
@@ -78,7 +105,9 @@ impl Deliverer {
             .from
             .as_deref()
             .and_then(|first| records.iter().position(|record| record.sequence_digits() == first));
-        match taken.unwrap_or_default() {
+        let taken = taken.unwrap_or_default();
+        held.hold(&records[taken..]);
+        match taken {
             0 => failed(error.to_string()),
             taken => {
                 let rest = keep_rest(store, letter, &records[taken..], attempt, &error).await?;
@@ -96,16 +125,16 @@ async fn keep_rest(
     attempts: u32,
     error: &HandlerError,
 ) -> Result<LetterId, ProgressError> {
-    let payload = EventEnvelope::of_events().event(records).to_vec().into();
+    let payload = Bytes::from(EventEnvelope::of_events().event(records).to_vec());
     let first = records.first().map_or_else(|| letter.id.first.clone(), Record::sequence_number);
     let rest = DeadLetter {
-        id: LetterId { first, ..letter.id.clone() },
+        id: LetterId { first, digest: letters::digest(&payload), ..letter.id.clone() },
         records: records.len() as u64,
         attempts: attempts.into(),
         last_error: Some(error.to_string()),
         ..letter.clone()
     };
     let id = rest.id.clone();
-    letters::keep(store, rest, &payload).await?;
+    letters::keep(store, rest, &payload, &mut 0).await?;
     Ok(id)
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
+use tracing::warn;
 
 /// A larger state ends its window (Lambda's bound).
 pub const MAX_STATE_BYTES: usize = 1 << 20;
@@ -69,7 +70,13 @@ impl Windows {
     /// Windows of `length`, at least a second; `kept` is the one that was open when the
     /// position was written from which the shard is read on.
     pub fn new(length: Duration, kept: Option<OpenWindow>) -> Self {
-        let kept = kept.filter(|kept| serde_json::from_str::<&RawValue>(&kept.state).is_ok());
+        let kept = kept.filter(|kept| {
+            let is_json = serde_json::from_str::<&RawValue>(&kept.state).is_ok();
+            if !is_json {
+                warn!("the state of a tumbling window in the store is not JSON and is dropped");
+            }
+            is_json
+        });
         Self { length, open: Mutex::new(kept.map(Arc::new)) }
     }
 
@@ -81,7 +88,10 @@ impl Windows {
             return latest.unwrap_or_else(|| self.at(SystemTime::UNIX_EPOCH));
         };
         let window = self.at(created);
-        latest.map_or(window, |latest| window.max(latest))
+        match latest {
+            Some(latest) if created < latest.end => latest,
+            _ => window,
+        }
     }
 
     fn at(&self, time: SystemTime) -> Window {
@@ -177,6 +187,12 @@ mod tests {
         windows.turn_to(window(1_800));
         assert_eq!(windows.of(&record(1_500), None), window(1_800));
         assert!(!windows.is_over(at(2_101)) && windows.is_over(at(2_102)));
+        // One that was kept by a consumer with shorter windows ends where it said.
+        let kept = OpenWindow { start: at(60), end: at(120), state: "1".to_owned() };
+        let windows = Windows::new(Duration::from_secs(900), Some(kept));
+        let short = Window { start: at(60), end: at(120) };
+        assert_eq!(windows.of(&record(119), None), short);
+        assert_eq!(windows.of(&record(300), None), Window { start: at(0), end: at(900) });
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::wire::{
     agreed,
 };
 use super::{
-    ApiToken, Checkpoint, Coordination, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, NewShard, Progress,
-    ProgressError, ShardProgress, WorkerId,
+    ApiToken, Checkpoint, Coordination, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, NewShard,
+    OpenWindow, Progress, ProgressError, ShardProgress, WorkerId,
 };
 use crate::causes;
 use crate::source::ShardId;
@@ -27,15 +27,15 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A little longer than the api gives itself, so that its sentence arrives.
 const CALL_TIMEOUT: Duration = Duration::from_secs(12);
-/// Tens of thousands of shards; more is not an api.
-const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// Tens of thousands of shards, or several hundred with the largest states of windows; more
+/// is not an api.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// The most positions in one call, which keeps its body below the api's bound of 1 MiB
 /// with the longest names there are.
 const CHECKPOINTS_PER_CALL: usize = 1000;
 
-/// Nor more than this of windows' states, each of which has at most half as much and, with
-/// every character of it escaped, twice its size in the body.
-const STATES_PER_CALL: usize = MAX_KEPT_STATE_BYTES;
+/// Nor more than this of windows' states, in bytes.
+const STATES_PER_CALL: usize = 4 * MAX_KEPT_STATE_BYTES;
 
 /// Where the api is and what is asked of it.
 #[derive(Clone, Debug)]
@@ -171,11 +171,12 @@ impl ClientProgress {
 
 /// Positions in calls of a bounded size, in order.
 fn calls(checkpoints: &[Checkpoint]) -> impl Iterator<Item = &[Checkpoint]> {
+    let state =
+        |checkpoint: &Checkpoint| checkpoint.window.as_ref().map_or(0, OpenWindow::kept_bytes);
     let (mut count, mut bytes) = (0, 0);
-    checkpoints.chunk_by(move |_, next| {
-        let state = next.window.as_ref().map_or(0, |window| window.state.len());
-        (count, bytes) = (count + 1, bytes + state);
-        let fits = count < CHECKPOINTS_PER_CALL && bytes < STATES_PER_CALL;
+    checkpoints.chunk_by(move |this, next| {
+        (count, bytes) = (count + 1, bytes + state(this));
+        let fits = count < CHECKPOINTS_PER_CALL && bytes + state(next) <= STATES_PER_CALL;
         if !fits {
             (count, bytes) = (0, 0);
         }

@@ -223,14 +223,22 @@ pub(super) mod part {
 pub(super) mod millis {
     use super::*;
 
-    pub use count::schema;
+    /// The end of the year 9999: as far as times can be written.
+    const LAST: u64 = 253_402_300_799_999;
+
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": LAST})
+    }
 
     pub fn serialize<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(item::millis(*time))
+        to.serialize_u64(item::millis(*time).min(LAST))
     }
 
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
-        count::deserialize(from).map(item::from_millis)
+        match count::deserialize(from)? {
+            millis if millis <= LAST => Ok(item::from_millis(millis)),
+            _ => Err(serde::de::Error::custom(format!("expected milliseconds, 0 to {LAST}"))),
+        }
     }
 }
 

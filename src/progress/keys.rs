@@ -116,8 +116,8 @@ pub fn leading_keys_of(consumer: &str) -> String {
 
 /// A letter's id in the order of its shard: as text, numbers of as many digits are.
 fn in_order(id: &LetterId) -> String {
-    let LetterId { shard, first, last } = id;
-    format!("{shard}#{:0>40}#{:0>40}", first.as_str(), last.as_str())
+    let LetterId { shard, first, last, digest } = id;
+    format!("{shard}#{:0>40}#{:0>40}#{digest:016x}", first.as_str(), last.as_str())
 }
 
 /// FNV-1a's upper half: its lower bits see only the lower bits of each byte.
@@ -178,9 +178,9 @@ mod tests {
                 sort: "worker#w1".to_owned(),
             }
         );
-        let id: LetterId = "s-1:9-10".parse().unwrap();
+        let id: LetterId = "s-1:9-10:00000000000000ff".parse().unwrap();
         let letters = "streamgate#savealife#2026-01-02T03:04:05.678#letters#09";
-        let numbers = format!("{:0>40}#{:0>40}", 9, 10);
+        let numbers = format!("{:0>40}#{:0>40}#{:0>16}", 9, 10, "ff");
         let letter = space.letter(&id);
         assert_eq!(
             (letter.partition.as_str(), letter.sort),

@@ -129,9 +129,17 @@ pub struct OpenWindow {
     pub state: String,
 }
 
-/// The largest state of a window that is kept, in bytes: an item has 400 kB, and a body
-/// of the private interface, where a quote in it takes two, 1 MiB.
-pub const MAX_KEPT_STATE_BYTES: usize = 200 << 10;
+impl OpenWindow {
+    /// Bytes that the state takes in an item or a body, where it is text within JSON.
+    pub fn kept_bytes(&self) -> usize {
+        let escaped = self.state.bytes().filter(|byte| matches!(byte, b'"' | b'\\'));
+        self.state.len() + escaped.count()
+    }
+}
+
+/// The largest [`OpenWindow::kept_bytes`] that is kept. Every checkpoint writes it, and all
+/// shards' are read at a start; an item has room for more.
+pub const MAX_KEPT_STATE_BYTES: usize = 64 << 10;
 
 /// One shard's item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

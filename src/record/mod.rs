@@ -17,6 +17,7 @@ pub use sequence_number::{NotASequenceNumber, SequenceNumber, compare};
 
 use crate::budget::Charge;
 use bytes::Bytes;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -92,6 +93,25 @@ impl Record {
         let bytes = &self.bytes[range.start as usize..range.end as usize];
         std::str::from_utf8(bytes).expect("pages are checked to be UTF-8 and cut at ASCII")
     }
+}
+
+/// A hash of an item's keys, or of the one with this name: the same in whichever order they
+/// stand.
+pub(crate) fn keys_hash(keys: &str, only: Option<&str>) -> u64 {
+    let mut scanner = Scanner::new(keys.as_bytes());
+    let mut sum = 0_u64;
+    let walked = scanner.object(|scanner, name| {
+        let name = &keys[name];
+        let value = &keys[scanner.value()?];
+        if only.is_none_or(|key| key == name) {
+            let mut hasher = DefaultHasher::new();
+            (name, value).hash(&mut hasher);
+            sum = sum.wrapping_add(hasher.finish());
+        }
+        Ok(())
+    });
+    debug_assert!(walked.is_ok(), "keys are JSON: the page was");
+    sum
 }
 
 impl std::fmt::Debug for Record {

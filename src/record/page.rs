@@ -133,7 +133,8 @@ fn stream_record(
 fn epoch_millis(number: &[u8]) -> Option<u64> {
     let seconds: f64 = std::str::from_utf8(number).ok()?.parse().ok()?;
     let millis = seconds * 1000.0;
-    (millis.is_finite() && (0.0..1e17).contains(&millis)).then_some(millis as u64)
+    // Up to the year 9999, which is as far as times can be written.
+    (millis.is_finite() && (0.0..253_402_300_800_000.0).contains(&millis)).then_some(millis as u64)
 }
 
 impl Found {

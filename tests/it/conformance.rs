@@ -56,6 +56,7 @@ macro_rules! conformance {
             dead_letters_are_kept_with_their_payload_until_they_are_removed,
             a_dead_letter_that_was_cut_off_is_not_whole_until_it_is_kept_again,
             a_dead_letter_that_is_whole_stays_as_it_is,
+            a_dead_letter_that_was_removed_while_it_was_written_is_not_whole,
             dead_letters_are_listed_in_the_order_of_their_records,
         ]);
     };
@@ -641,7 +642,7 @@ async fn a_window_is_kept_with_its_position_until_it_is_closed(space: &Space) {
 fn letter(n: usize, first: u128, last: u128) -> DeadLetter {
     let number = |n: u128| n.to_string().parse().unwrap();
     DeadLetter {
-        id: LetterId { shard: shard(n), first: number(first), last: number(last) },
+        id: LetterId { shard: shard(n), first: number(first), last: number(last), digest: 7 },
         reason: Reason::Retries,
         records: 2,
         attempts: 3,
@@ -664,7 +665,7 @@ async fn dead_letters_are_kept_with_their_payload_until_they_are_removed(space: 
     let sizes = [0, 1, INLINE_BYTES, INLINE_BYTES + 1, PART_BYTES, PART_BYTES * 3 + 7];
     for (n, size) in sizes.into_iter().enumerate() {
         let payload = bytes(size);
-        letters::keep(&*store, letter(1, n as u128, 9), &payload).await.unwrap();
+        letters::keep(&*store, letter(1, n as u128, 9), &payload, &mut 0).await.unwrap();
         let listed = letters::all(&*store).await.unwrap();
         let [.., last] = &listed[..] else { panic!("it was kept") };
         let expected = DeadLetter { bytes: size as u64, ..letter(1, n as u128, 9) };
@@ -688,7 +689,7 @@ async fn a_dead_letter_that_was_cut_off_is_not_whole_until_it_is_kept_again(spac
     let [listed] = &letters::all(&*store).await.unwrap()[..] else { panic!("one") };
     assert!(!listed.whole);
     assert!(letters::payload(&*store, &listed.letter).await.is_err());
-    letters::keep(&*store, letter(1, 5, 6), &payload).await.unwrap();
+    letters::keep(&*store, letter(1, 5, 6), &payload, &mut 0).await.unwrap();
     let [listed] = &letters::all(&*store).await.unwrap()[..] else { panic!("one") };
     assert!(listed.whole);
     assert_eq!(letters::payload(&*store, &listed.letter).await.unwrap(), payload);
@@ -702,12 +703,31 @@ async fn a_dead_letter_that_was_cut_off_is_not_whole_until_it_is_kept_again(spac
 async fn a_dead_letter_that_is_whole_stays_as_it_is(space: &Space) {
     let store = space.store();
     let payload = bytes(10);
-    letters::keep(&*store, letter(1, 5, 6), &payload).await.unwrap();
+    letters::keep(&*store, letter(1, 5, 6), &payload, &mut 0).await.unwrap();
     let late = DeadLetter { attempts: 99, ..letter(1, 5, 6) };
-    letters::keep(&*store, late.clone(), &payload).await.unwrap();
+    letters::keep(&*store, late.clone(), &payload, &mut 0).await.unwrap();
     store.write_letter(&late, None, false).await.unwrap();
     let [listed] = &letters::all(&*store).await.unwrap()[..] else { panic!("one") };
     assert_eq!((listed.letter.attempts, listed.whole), (3, true));
+}
+
+async fn a_dead_letter_that_was_removed_while_it_was_written_is_not_whole(space: &Space) {
+    let store = space.store();
+    let payload = bytes(2 * PART_BYTES);
+    let letter = DeadLetter { bytes: payload.len() as u64, ..letter(1, 5, 6) };
+    store.write_letter(&letter, None, false).await.unwrap();
+    store.write_part(&letter.id, 0, &payload.slice(..PART_BYTES)).await.unwrap();
+    letters::remove(&*store, &letter).await.unwrap();
+    store.write_part(&letter.id, 1, &payload.slice(PART_BYTES..)).await.unwrap();
+    let closed = store.write_letter(&letter, None, true).await;
+    assert!(matches!(closed, Err(ProgressError::Unsuitable(_))), "{closed:?}");
+    assert_eq!(letters::all(&*store).await.unwrap(), []);
+    // Whoever was writing it begins again.
+    let mut parts_done = 1;
+    let again = letters::keep(&*store, letter.clone(), &payload, &mut parts_done).await;
+    assert!(again.is_err() && parts_done == 0, "{again:?}");
+    letters::keep(&*store, letter.clone(), &payload, &mut parts_done).await.unwrap();
+    assert_eq!(letters::payload(&*store, &letter).await.unwrap(), payload);
 }
 
 async fn dead_letters_are_listed_in_the_order_of_their_records(space: &Space) {
@@ -718,7 +738,7 @@ async fn dead_letters_are_listed_in_the_order_of_their_records(space: &Space) {
     fastrand::Rng::with_seed(3).shuffle(&mut numbers);
     for n in numbers {
         let first = n as u128 * 7;
-        letters::keep(&*store, letter(n % 5, first, first + 6), &bytes(3)).await.unwrap();
+        letters::keep(&*store, letter(n % 5, first, first + 6), &bytes(3), &mut 0).await.unwrap();
     }
     let listed = letters::all(&*store).await.unwrap();
     let firsts: Vec<_> =

@@ -153,7 +153,7 @@ async fn a_batch_that_is_given_up_is_kept_through_the_api_shown_redriven_and_gon
     );
     let ended = case.run(&["show", "nonsense"]).await;
     assert!(
-        ended.code == Some(64) && ended.stderr[0].contains("SHARD:FIRST-LAST"),
+        ended.code == Some(64) && ended.stderr[0].contains("SHARD:FIRST-LAST:DIGEST"),
         "{:#?}",
         ended.stderr
     );

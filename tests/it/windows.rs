@@ -14,8 +14,9 @@ use std::time::Duration;
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::{Consumer, ConsumerError, ConsumerSettings};
 use streamgate::deliver::{Batch, Handler, HandlerError, Response, RetrySettings};
+use streamgate::filter::FilterCriteria;
 use streamgate::progress::{MemoryProgress, Position, Progress};
-use streamgate::simulator::Simulator;
+use streamgate::simulator::{Fault, FaultRule, Operation, Simulator};
 use streamgate::telemetry::metrics::Metrics;
 use streamgate::telemetry::status::Board;
 use tokio::net::TcpListener;
@@ -40,6 +41,8 @@ enum Wrong {
 struct Counter {
     events: Mutex<Vec<Value>>,
     wrong: Mutex<VecDeque<Wrong>>,
+    /// How long the next invocations take.
+    takes: Mutex<VecDeque<Duration>>,
     /// Bytes to blow the state up by.
     filler: Mutex<usize>,
     more: Notify,
@@ -95,6 +98,8 @@ impl Handler for Counter {
         let wrong = self.wrong.lock().unwrap().pop_front().unwrap_or(Wrong::Nothing);
         self.events.lock().unwrap().push(event.clone());
         self.more.notify_waiters();
+        let takes = self.takes.lock().unwrap().pop_front().unwrap_or_default();
+        tokio::time::sleep(takes).await;
         let numbers = batch.records().iter().map(|record| record.sequence_digits().to_owned());
         let count = batch.records().len();
         let (taken, failed) = match wrong {
@@ -202,10 +207,7 @@ async fn the_state_goes_from_batch_to_batch_and_the_end_of_a_window_is_told() {
     at_a_windows_start().await;
     put_rounds(&simulator, 1, 5..7);
     handler.until(|events| events.len() == 5).await;
-    simulator.faults().add(
-        streamgate::simulator::FaultRule::new(streamgate::simulator::Fault::Throttle)
-            .on(streamgate::simulator::Operation::GetRecords),
-    );
+    simulator.faults().add(FaultRule::new(Fault::Throttle).on(Operation::GetRecords));
     tokio::time::sleep(MINUTE).await;
     put_rounds(&simulator, 1, 7..8);
     simulator.faults().clear();
@@ -345,6 +347,70 @@ async fn a_reshard_closes_the_window_and_the_children_begin_their_own() {
     let of_children: usize = finals[1..].iter().map(|event| ns(&event["state"]).len()).sum();
     assert_eq!(of_children, 8, "{finals:#?}");
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_page_from_before_the_end_of_a_window_does_not_close_it() {
+    let (simulator, progress) = (simulator(), MemoryProgress::new());
+    let handler = Arc::new(Counter::default());
+    at_a_windows_start().await;
+    // While the handler works, pages that were empty long ago wait to be taken in.
+    handler.takes.lock().unwrap().push_back(70 * SECOND);
+    put_rounds(&simulator, 1, 0..1);
+    let settings = ConsumerSettings { handler_timeout: 10 * MINUTE, ..minutes(10) };
+    let running = start(settings, &simulator, &progress, &handler);
+    handler.until(|events| events.len() == 1).await;
+    tokio::time::sleep(5 * SECOND).await;
+    put_rounds(&simulator, 1, 1..2);
+    tokio::time::sleep(3 * MINUTE).await;
+    running.stop().await;
+    let finals: Vec<_> = handler.finals().iter().map(|event| ns(&event["state"])).collect();
+    assert_eq!(finals, [[0, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_the_filter_drops_end_a_window_too() {
+    let (simulator, progress) = (simulator(), MemoryProgress::new());
+    let handler = Arc::new(Counter::default());
+    at_a_windows_start().await;
+    let pattern = r#"{"dynamodb":{"NewImage":{"n":{"N":["0"]}}}}"#;
+    let criteria = json!({"Filters": [{"Pattern": pattern}]}).to_string();
+    let filter = FilterCriteria::parse(&criteria).expect("a good pattern");
+    let settings = ConsumerSettings { filter, ..minutes(10) };
+    let running = start(settings, &simulator, &progress, &handler);
+    put_rounds(&simulator, 1, 0..1);
+    handler.until(|events| events.len() == 1).await;
+    // There is never an empty page.
+    for n in 1..900 {
+        put_rounds(&simulator, 1, n..n + 1);
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    running.stop().await;
+    assert_eq!(handler.finals().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_the_next_window_fails_tells_no_end_again() {
+    let (simulator, progress) = (simulator(), MemoryProgress::new());
+    let handler = Arc::new(Counter::default());
+    at_a_windows_start().await;
+    let running = start(minutes(10), &simulator, &progress, &handler);
+    put_rounds(&simulator, 1, 0..1);
+    handler.until(|events| events.len() == 1).await;
+    let throttled = FaultRule::new(Fault::Throttle).on(Operation::GetRecords);
+    simulator.faults().add(throttled);
+    tokio::time::sleep(MINUTE).await;
+    put_rounds(&simulator, 1, 1..2);
+    handler.wrong.lock().unwrap().push_back(Wrong::Nothing);
+    handler.wrong.lock().unwrap().extend([Wrong::Fails; 3]);
+    simulator.faults().clear();
+    handler.until(|events| events.len() >= 3).await;
+    running.stop().await;
+    assert_eq!(handler.finals().len(), 1);
+    let running = start(minutes(10), &simulator, &progress, &handler);
+    tokio::time::sleep(5 * SECOND).await;
+    running.stop().await;
+    assert_eq!(handler.finals().len(), 1);
 }
 
 /// A handler over HTTP that keeps a count, and what it was sent.

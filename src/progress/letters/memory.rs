@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// In the order of shards and of their records.
-type Place = (String, String, String);
+type Place = (String, String, String, u64);
 
 /// What a store in memory holds of letters.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(in super::super) struct LettersInMemory {
 
 fn place(id: &LetterId) -> Place {
     let padded = |digits: &str| format!("{digits:0>40}");
-    (id.shard.to_string(), padded(id.first.as_str()), padded(id.last.as_str()))
+    (id.shard.to_string(), padded(id.first.as_str()), padded(id.last.as_str()), id.digest)
 }
 
 impl MemoryProgress {
@@ -42,6 +42,13 @@ impl DeadLetters for MemoryProgress {
         payload: Option<&Bytes>,
         whole: bool,
     ) -> Result<(), ProgressError> {
+        if whole && payload.is_none() {
+            let is_there =
+                |letters: &LettersInMemory| letters.letters.contains_key(&place(&letter.id));
+            if !self.read(|store| is_there(&store.letters))? {
+                return Err(super::removed(&letter.id));
+            }
+        }
         self.change(|LettersInMemory { letters, .. }| {
             if letters.get(&place(&letter.id)).is_none_or(|(listed, _)| !listed.whole) {
                 let listed = Listed { letter: letter.clone(), whole };

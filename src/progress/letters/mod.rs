@@ -4,8 +4,8 @@
 //! not decide who is given up, and hands nothing to anybody. Invariant: a letter counts
 //! as kept only when it is there whole. A small payload stands in the letter's own item, in
 //! one write; a larger one in parts, and the letter says that it is not whole until all of
-//! them are there. What a letter is called follows from its records, so that the same ones
-//! given up again are the same letter.
+//! them are there. A letter's name follows from what is in it, so that the same records given
+//! up again are the same letter, and no other is taken for it.
 
 mod client;
 mod memory;
@@ -65,7 +65,8 @@ impl Reason {
     }
 }
 
-/// What a letter is called: `SHARD:FIRST-LAST`, by its records' sequence numbers.
+/// What a letter is called, `SHARD:FIRST-LAST:DIGEST`: by its records' sequence numbers and
+/// by its payload, for other records may lie between the same two numbers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LetterId {
     /// The shard the records come from.
@@ -74,11 +75,20 @@ pub struct LetterId {
     pub first: SequenceNumber,
     /// And of the last.
     pub last: SequenceNumber,
+    /// The first 64 bits of the payload's SHA-256.
+    pub digest: u64,
+}
+
+/// [`LetterId::digest`] of a payload.
+pub fn digest(payload: &[u8]) -> u64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, payload);
+    let first = digest.as_ref().first_chunk().expect("it has 32 bytes");
+    u64::from_be_bytes(*first)
 }
 
 impl fmt::Display for LetterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}-{}", self.shard, self.first, self.last)
+        write!(f, "{}:{}-{}:{:016x}", self.shard, self.first, self.last, self.digest)
     }
 }
 
@@ -90,7 +100,7 @@ impl fmt::Debug for LetterId {
 
 /// A text is not what a dead letter is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not the id of a dead letter, SHARD:FIRST-LAST, as `dead-letters list` shows it")]
+#[error("is not the id of a dead letter, SHARD:FIRST-LAST:DIGEST, as `dead-letters list` shows it")]
 pub struct NotALetterId;
 
 impl FromStr for LetterId {
@@ -98,11 +108,17 @@ impl FromStr for LetterId {
 
     fn from_str(text: &str) -> Result<Self, NotALetterId> {
         let (shard, range) = text.split_once(':').ok_or(NotALetterId)?;
+        let (range, digest) = range.split_once(':').ok_or(NotALetterId)?;
         let (first, last) = range.split_once('-').ok_or(NotALetterId)?;
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_digest = digest.len() == 16 && digest.bytes().all(is_hex);
+        let digest = u64::from_str_radix(digest, 16).ok().filter(|_| is_digest);
         let is_name = (1..=MAX_SHARD_BYTES).contains(&shard.len())
             && shard.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         let number = |digits: &str| digits.parse().map_err(|_| NotALetterId);
-        let id = Self { shard: ShardId::from(shard), first: number(first)?, last: number(last)? };
+        let (first, last) = (number(first)?, number(last)?);
+        let digest = digest.ok_or(NotALetterId)?;
+        let id = Self { shard: ShardId::from(shard), first, last, digest };
         is_name.then_some(id).ok_or(NotALetterId)
     }
 }
@@ -126,9 +142,9 @@ impl JsonSchema for LetterId {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A dead letter: shard, first and last sequence number.",
+            "description": "A dead letter: shard, first and last sequence number, digest of the payload.",
             "type": "string",
-            "pattern": "^[0-9A-Za-z_.-]{1,128}:[0-9]{1,40}-[0-9]{1,40}$",
+            "pattern": "^[0-9A-Za-z_.-]{1,128}:[0-9]{1,40}-[0-9]{1,40}:[0-9a-f]{16}$",
         })
     }
 }
@@ -199,6 +215,10 @@ pub trait DeadLetters: Send + Sync + 'static {
     /// Writes a letter's own item: whole with its payload where that has no parts, or
     /// whole without when all of them are there, or not whole. A letter that is whole
     /// already stays as it is.
+    ///
+    /// # Errors
+    /// [`ProgressError::Unsuitable`] for one that is to be whole with its parts and is not
+    /// there any more: it was removed while it was written.
     async fn write_letter(
         &self,
         letter: &DeadLetter,
@@ -232,7 +252,8 @@ pub trait DeadLetters: Send + Sync + 'static {
     async fn remove_letter(&self, id: &LetterId) -> Result<(), ProgressError>;
 }
 
-/// Keeps a letter with its payload. When it returns, all of it is there.
+/// Keeps a letter with its payload. When it returns, all of it is there. `parts_done` counts
+/// those that are, from 0 at first: what was cut off goes on from there.
 ///
 /// # Errors
 /// When the store does not take it; it may be there in part then, and keeping it again
@@ -241,6 +262,7 @@ pub async fn keep(
     store: &dyn DeadLetters,
     letter: DeadLetter,
     payload: &Bytes,
+    parts_done: &mut u64,
 ) -> Result<(), ProgressError> {
     let letter = DeadLetter { bytes: payload.len() as u64, ..letter }.bounded();
     let parts = letter.parts();
@@ -253,13 +275,28 @@ pub async fn keep(
             letter.bytes
         )));
     }
-    store.write_letter(&letter, None, false).await?;
-    for part in 0..parts {
+    if *parts_done == 0 {
+        store.write_letter(&letter, None, false).await?;
+    }
+    for part in *parts_done..parts {
         let start = part as usize * PART_BYTES;
         let bytes = payload.slice(start..(start + PART_BYTES).min(payload.len()));
         store.write_part(&letter.id, part, &bytes).await?;
+        *parts_done = part + 1;
     }
-    store.write_letter(&letter, None, true).await
+    let closed = store.write_letter(&letter, None, true).await;
+    if matches!(closed, Err(ProgressError::Unsuitable(_))) {
+        // Somebody has removed it meanwhile, parts and all.
+        *parts_done = 0;
+    }
+    closed
+}
+
+/// It was removed while it was written.
+fn removed(id: &LetterId) -> ProgressError {
+    ProgressError::Unsuitable(format!(
+        "the dead letter {id} was removed while it was being kept, and is kept again"
+    ))
 }
 
 /// A letter's payload: the event, as the handler had it.
@@ -323,12 +360,17 @@ mod tests {
 
     #[test]
     fn an_id_is_read_as_it_is_shown_and_nothing_else_is() {
-        let text = "shardId-00000001414562045508-2bac9cd2:100-200000000000000000000";
+        let text =
+            "shardId-00000001414562045508-2bac9cd2:100-200000000000000000000:00c0ffee00c0ffee";
         let id: LetterId = text.parse().unwrap();
         assert_eq!(id.shard.as_str(), "shardId-00000001414562045508-2bac9cd2");
         assert_eq!((id.first.as_str(), id.last.as_str()), ("100", "200000000000000000000"));
         assert_eq!(id.to_string(), text);
+        for text in ["", "s", "s:1", "s:1-2", "s:1-2:", "s:1-2:C0FFEE00C0FFEE00"] {
+            assert_eq!(text.parse::<LetterId>(), Err(NotALetterId), "{text}");
+        }
         for text in ["", "s", "s:1", "s:1-", ":1-2", "s#x:1-2", "s:1-2-3", "s:a-2", "s:1 - 2"] {
+            let text = format!("{text}:0000000000000000");
             assert_eq!(text.parse::<LetterId>(), Err(NotALetterId), "{text}");
         }
     }

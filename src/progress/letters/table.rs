@@ -40,8 +40,15 @@ impl DeadLetters for TableProgress {
             (":not_whole", Value::Bool(false)),
         ];
         values.extend(payload.map(|bytes| (":payload", Value::Bytes(bytes.clone()))));
-        let update = if payload.is_some() { WRITE_WITH_PAYLOAD } else { WRITE };
         let key = self.keys.letter(&letter.id);
+        if whole && payload.is_none() {
+            values.retain(|(name, _)| *name != ":not_whole");
+            return match self.table.update(&key, WRITE, THERE, values).await {
+                Err(Refusal::Condition(_)) => Err(super::removed(&letter.id)),
+                written => done(written),
+            };
+        }
+        let update = if payload.is_some() { WRITE_WITH_PAYLOAD } else { WRITE };
         done(self.table.update(&key, update, NOT_WHOLE, values).await)
     }
 
