@@ -12,6 +12,7 @@ mod deliverer;
 mod destination;
 mod discard;
 mod exec;
+mod giving_up;
 mod http;
 mod lambda;
 mod letter;
