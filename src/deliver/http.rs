@@ -24,6 +24,9 @@ use tokio::sync::OwnedSemaphorePermit;
 /// The answer's body is read up to this: an unread body would cost the connection, an
 /// endless one is not waited for. Lambda's bound; a window's state has 1 MB.
 pub(super) const MAX_ANSWER_BYTES: usize = 6 << 20;
+/// Slices are joined up to this: a write takes sixteen buffers at most, so that an event in
+/// slices of a record each would cost a call for every few of them, and copying is cheaper.
+const FRAME_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Posts batches to a URL.
@@ -180,9 +183,20 @@ impl http_body::Body for EventBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let slice = self.slices.next();
-        self.left -= slice.as_ref().map_or(0, |slice| slice.len() as u64);
-        Poll::Ready(slice.map(|slice| Ok(Frame::data(slice))))
+        let Some(first) = self.slices.next() else { return Poll::Ready(None) };
+        let next = |slices: &std::vec::IntoIter<Bytes>| slices.as_slice().first().map(Bytes::len);
+        let mut frame = first;
+        if next(&self.slices).is_some_and(|next| frame.len() + next <= FRAME_BYTES) {
+            let left = usize::try_from(self.left).unwrap_or(FRAME_BYTES);
+            let mut joined = BytesMut::with_capacity(FRAME_BYTES.min(left));
+            joined.extend_from_slice(&frame);
+            while next(&self.slices).is_some_and(|next| joined.len() + next <= FRAME_BYTES) {
+                joined.extend(self.slices.next());
+            }
+            frame = joined.freeze();
+        }
+        self.left -= frame.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -197,6 +211,32 @@ impl http_body::Body for EventBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_the_event_in_few_pieces() {
+        for size in [1, 1_000, FRAME_BYTES - 10, FRAME_BYTES + 10] {
+            let page = (0..200).map(|n| {
+                let filler = "x".repeat(if n % 3 == 0 { size } else { 20 });
+                format!(r#"{{"f":"{filler}","dynamodb":{{"SequenceNumber":"{n}"}}}}"#)
+            });
+            let page = format!(r#"{{"Records":[{}]}}"#, page.collect::<Vec<_>>().join(","));
+            let records = crate::record::parse_page(&Bytes::from(page)).unwrap().records;
+            let arn = "arn:aws:dynamodb:eu-west-1:1:table/cats/stream/2026".parse().unwrap();
+            let event = crate::record::EventEnvelope::new(&arn).event(&records);
+            let expected = event.to_vec();
+            let mut body = EventBody::new(event);
+            let (mut sent, mut frames) = (Vec::new(), 0);
+            while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+                let frame = frame.unwrap().into_data().unwrap();
+                assert!(!frame.is_empty());
+                sent.extend_from_slice(&frame);
+                frames += 1;
+            }
+            assert_eq!(sent, expected);
+            assert!(http_body::Body::is_end_stream(&body));
+            assert!(frames <= 2 * expected.len() / FRAME_BYTES + 2, "{frames} of {size}");
+        }
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_time_and_anything_else_says_nothing() {
