@@ -1,30 +1,39 @@
-"""Tables, roles and calls on a ministack that judges policies; one JSON in, one out.
+"""Tables, roles and calls on a ministack that judges policies, for as long as it is asked.
 
-stdin: {"endpoint": URL, "do": [[WHAT, {ARGUMENTS}], …]}; stdout: a list of results.
+stdin: lines of {"id": ID, "endpoint": URL, "account": ID, "do": [[WHAT, {ARGUMENTS}], …]};
+stdout: for each, in any order, {"id": ID, "results": […]} or {"id": ID, "error": TEXT}. What
+is done is done by the root user of the account, whose key is the account's ID.
 """
 
 import json
 import sys
+import threading
+import traceback
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-ENDPOINT = None
 REGION = "us-east-1"
-ROOT = {"AccessKeyId": "test", "SecretAccessKey": "test"}
+# Whom this thread works for.
+WORK = threading.local()
+# Clients may be used by several threads, but not made by several.
+SESSION, MAKING = botocore.session.get_session(), threading.Lock()
+WRITING = threading.Lock()
 
 
-def client(service, keys=ROOT):
-    return botocore.session.get_session().create_client(
-        service,
-        region_name=REGION,
-        endpoint_url=ENDPOINT,
-        aws_access_key_id=keys["AccessKeyId"],
-        aws_secret_access_key=keys["SecretAccessKey"],
-        aws_session_token=keys.get("SessionToken"),
-        config=Config(retries={"max_attempts": 0}, parameter_validation=False),
-    )
+def client(service, keys=None):
+    keys = keys or {"AccessKeyId": WORK.account, "SecretAccessKey": "test"}
+    with MAKING:
+        return SESSION.create_client(
+            service,
+            region_name=REGION,
+            endpoint_url=WORK.endpoint,
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys.get("SessionToken"),
+            config=Config(retries={"max_attempts": 0}, parameter_validation=False),
+        )
 
 
 def table(name):
@@ -55,10 +64,11 @@ def iterator(stream):
 
 def put(table, first, last):
     """Writes so many rounds of three items."""
+    dynamodb = client("dynamodb")
     for n in range(first, last):
         for item in "abc":
             key = {"PK": {"S": item}, "SK": {"S": "item"}}
-            client("dynamodb").put_item(TableName=table, Item={**key, "n": {"N": str(n)}})
+            dynamodb.put_item(TableName=table, Item={**key, "n": {"N": str(n)}})
 
 
 def items(table):
@@ -92,6 +102,11 @@ def assume(role, session):
     """The keys of a session of a role."""
     keys = client("sts").assume_role(RoleArn=role, RoleSessionName=session)["Credentials"]
     return {**keys, "Expiration": keys["Expiration"].strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def session(name, policy):
+    """The keys of a session of a new role that may do what the policy says."""
+    return assume(role(name, policy), "it")
 
 
 def sessions(role, session, count):
@@ -134,12 +149,16 @@ def calls(keys, service, own):
     return answers
 
 
-def main():
-    global ENDPOINT
-    work = json.load(sys.stdin)
-    ENDPOINT = work["endpoint"]
-    results = [globals()[what](**arguments) for what, arguments in work["do"]]
-    json.dump(results, sys.stdout)
+def work(line):
+    asked = json.loads(line)
+    WORK.endpoint, WORK.account = asked["endpoint"], asked["account"]
+    try:
+        answer = {"results": [globals()[what](**arguments) for what, arguments in asked["do"]]}
+    except Exception:
+        answer = {"error": traceback.format_exc()}
+    with WRITING:
+        print(json.dumps({"id": asked["id"], **answer}), flush=True)
 
 
-main()
+for line in sys.stdin:
+    threading.Thread(target=work, args=(line,), daemon=True).start()

@@ -8,11 +8,17 @@ use super::ministack::{Ministack, python};
 use super::process::{Process, within};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::process::Stdio;
-use std::sync::OnceLock;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use streamgate::arn::StreamArn;
-use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+
+/// The account of all that names no other.
+pub const ACCOUNT: &str = "000000000000";
 
 /// How long a session lives whose name begins with `short`.
 pub const SHORT_SESSION_SECONDS: u64 = 13;
@@ -27,23 +33,72 @@ pub fn server() -> SocketAddr {
 
 /// Has things done by the root user; gives the result of each.
 pub async fn root(work: &[Value]) -> Vec<Value> {
-    let work = json!({"endpoint": format!("http://{}", server()), "do": work}).to_string();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/roles.py");
-    let mut child = tokio::process::Command::new(python())
-        .arg(script)
-        .env("NO_PROXY", "127.0.0.1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the venv's python runs");
-    let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(work.as_bytes()).await.expect("it reads its input");
-    drop(stdin);
-    let output = within("what the root user does", child.wait_with_output()).await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("a list of results")
+    root_of(ACCOUNT, work).await
+}
+
+async fn root_of(account: &str, work: &[Value]) -> Vec<Value> {
+    let asked = Root::shared().ask(account, work);
+    let answer = within("what the root user does", asked).await.expect("it answers");
+    let results = answer["results"].as_array();
+    results.unwrap_or_else(|| panic!("{}", answer["error"].as_str().unwrap_or_default())).clone()
+}
+
+/// The process that does the root user's work, for the whole binary: most of what a call
+/// takes is the start of such a process. It ends when its standard input closes.
+struct Root {
+    stdin: Mutex<ChildStdin>,
+    /// Who waits for which answer.
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Value>>>,
+    next: AtomicU64,
+}
+
+impl Root {
+    fn shared() -> &'static Self {
+        static SHARED: OnceLock<&Root> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/roles.py");
+            let mut child = Command::new(python())
+                .arg(script)
+                .env("NO_PROXY", "127.0.0.1")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("the venv's python runs");
+            let stdin = Mutex::new(child.stdin.take().expect("piped"));
+            let stdout = child.stdout.take().expect("piped");
+            let root = Self { stdin, waiting: Mutex::default(), next: AtomicU64::new(0) };
+            let root: &Self = Box::leak(Box::new(root));
+            // Of no runtime: each test's ends with the test.
+            std::thread::spawn(move || {
+                root.read(stdout);
+                child.wait()
+            });
+            root
+        })
+    }
+
+    fn read(&self, stdout: ChildStdout) {
+        for line in BufReader::new(stdout).lines() {
+            let answer: Value = serde_json::from_str(&line.expect("text")).expect("JSON");
+            let id = answer["id"].as_u64().expect("an ID of ours");
+            let waits = self.waiting.lock().unwrap().remove(&id).expect("somebody waits for it");
+            // A test that failed meanwhile waits no more.
+            let _ = waits.send(answer);
+        }
+        // Whoever waits still is told.
+        self.waiting.lock().unwrap().clear();
+    }
+
+    fn ask(&self, account: &str, work: &[Value]) -> oneshot::Receiver<Value> {
+        let (answer, answered) = oneshot::channel();
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let endpoint = format!("http://{}", server());
+        let line = json!({"id": id, "endpoint": endpoint, "account": account, "do": work});
+        self.waiting.lock().unwrap().insert(id, answer);
+        let told = writeln!(self.stdin.lock().unwrap(), "{line}");
+        told.expect("it lives as long as this process");
+        answered
+    }
 }
 
 /// Makes a table with a stream.
@@ -105,7 +160,12 @@ pub async fn role(name: &str, policy: &Value) -> String {
 
 /// A session of a new role with a policy.
 pub async fn session(name: &str, policy: &Value) -> Keys {
-    let role = role(name, policy).await;
-    let keys = root(&[json!(["assume", {"role": role, "session": "it"}])]).await.remove(0);
+    session_in(ACCOUNT, name, policy).await
+}
+
+/// The same in another account.
+pub async fn session_in(account: &str, name: &str, policy: &Value) -> Keys {
+    let session = json!(["session", {"name": name, "policy": policy}]);
+    let keys = root_of(account, &[session]).await.remove(0);
     serde_json::from_value(keys).expect("keys")
 }
