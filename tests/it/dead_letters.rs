@@ -56,12 +56,12 @@ impl Case {
         self.stage.consumer(&self.variables()).await
     }
 
-    fn start(&self, arguments: &[&str]) -> Process {
-        self.stage.command(&[&["dead-letters"], arguments].concat(), &self.variables())
+    async fn start(&self, arguments: &[&str]) -> Process {
+        self.stage.command(&[&["dead-letters"], arguments].concat(), &self.variables()).await
     }
 
     async fn run(&self, arguments: &[&str]) -> Ended {
-        self.start(arguments).ended().await
+        self.start(arguments).await.ended().await
     }
 
     async fn list(&self) -> Vec<Value> {
@@ -213,7 +213,7 @@ async fn nothing_that_is_given_up_is_lost_when_either_is_killed_and_a_redrive_go
     // A redrive that is told to stop finishes its letter, and the next one does the others.
     case.endpoint.usually(Answer::TakeLater(Duration::from_millis(50)));
     let letters = case.list().await.len();
-    let mut begun = case.start(&["redrive", "--all"]);
+    let mut begun = case.start(&["redrive", "--all"]).await;
     case.endpoint.until("a letter is taken", |i| i.iter().any(|i| i.taken)).await;
     begun.signal("TERM");
     let ended = begun.ended().await;
@@ -266,7 +266,8 @@ async fn a_consumer_alone_keeps_what_no_item_can_hold_in_parts() {
     let consumer = stage.consumer(&variables).await;
     consumer.until("/metrics", |_, text| value_of(text, DEAD_LETTERED) == 6.0).await;
     let run = async |arguments: &[&str]| {
-        stage.command(&[&["dead-letters"], arguments].concat(), &variables).ended().await
+        let arguments = [&["dead-letters"], arguments].concat();
+        stage.command(&arguments, &variables).await.ended().await
     };
     let listed = run(&["list", "--json"]).await.stdout;
     let [line] = &listed[..] else { panic!("one letter: {listed:#?}") };

@@ -5,7 +5,7 @@ use crate::support::endpoint::{Answer, Endpoint};
 use crate::support::process::{Ended, Process, within};
 use crate::support::rig::{ARN, arn, assert_in_order, put_rounds};
 use crate::support::stage::{Stage, consumer};
-use crate::support::{NewTable, Untouched, dynoxide, sdk_config};
+use crate::support::{NewTable, Untouched};
 use aws_sdk_dynamodb::types::ScalarAttributeType;
 use serde_json::Value;
 use std::net::TcpListener;
@@ -109,7 +109,7 @@ async fn a_call_that_aws_refuses_at_start_is_named_with_code_77() {
     ] {
         let stage = Stage::new(table, 2).await;
         stage.simulator.faults().add(FaultRule::new(Fault::AccessDenied).on(operation));
-        let ended = stage.start(&[]).ended().await;
+        let ended = stage.start(&[]).await.ended().await;
         assert_eq!(ended.code, Some(77), "{:#?}", ended.stderr);
         let last = ended.stderr.last().unwrap();
         assert!(last.starts_with("streamgate: ") && last.contains(action), "{last}");
@@ -120,24 +120,23 @@ async fn a_call_that_aws_refuses_at_start_is_named_with_code_77() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_cannot_keep_progress_is_described_with_code_1() {
     let stage = Stage::new("suits", 1).await;
-    let tables = dynoxide::shared();
     let wrong = NewTable {
         name: "wrong-keys",
         partition_key: ("id", ScalarAttributeType::S),
         sort_key: None,
         stream: None,
     };
-    wrong.create(&sdk_config(tables).await).await;
+    stage.make(wrong).await;
     for (table, says) in [
         ("wrong-keys", "table wrong-keys has the partition key id (string) and no sort key"),
         ("not-there", "there is no table not-there in eu-central-1"),
     ] {
-        let ended = consumer(&arn(), table, stage.streams, tables, &[]).ended().await;
+        let ended = stage.start(&[("TABLE_NAME", table)]).await.ended().await;
         assert_eq!(ended.code, Some(1), "{:#?}", ended.stderr);
         let last = ended.stderr.last().unwrap();
         assert!(last.starts_with("streamgate: ") && last.contains(says), "{last}");
     }
-    let ended = stage.start(&[("TABLE_PARTITION_KEY", "pk")]).ended().await;
+    let ended = stage.start(&[("TABLE_PARTITION_KEY", "pk")]).await.ended().await;
     assert_eq!(ended.code, Some(1));
     let last = ended.stderr.last().unwrap();
     assert!(last.ends_with("set TABLE_PARTITION_KEY=PK and TABLE_SORT_KEY=SK"), "{last}");
@@ -147,7 +146,7 @@ async fn a_table_that_cannot_keep_progress_is_described_with_code_1() {
 async fn a_stream_that_is_not_there_ends_the_start() {
     let stage = Stage::new("no-stream", 1).await;
     let other = ARN.replace("2026-01-02", "2025-01-02");
-    let ended = stage.start(&[("STREAM_ARN", &other)]).ended().await;
+    let ended = stage.start(&[("STREAM_ARN", &other)]).await.ended().await;
     assert_eq!(ended.code, Some(1));
     let last = ended.stderr.last().unwrap();
     assert!(last.contains(&other) && last.contains("LatestStreamArn"), "{last}");
@@ -158,7 +157,7 @@ async fn a_listener_that_cannot_be_opened_is_told() {
     let stage = Stage::new("no-listener", 1).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ended = stage.start(&[("LISTEN", &address)]).ended().await;
+    let ended = stage.start(&[("LISTEN", &address)]).await.ended().await;
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.last().unwrap().starts_with("streamgate: LISTEN: "));
 }

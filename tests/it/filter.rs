@@ -93,7 +93,7 @@ async fn a_filter_on_an_image_that_the_stream_does_not_have_is_refused() {
         r#"{"Filters":[{"Pattern":"{\"dynamodb\":{\"NewImage\":{\"a\":{\"S\":[\"b\"]}}}}"}]}"#;
     let sentence = "FILTER_CRITERIA: Filters[0].Pattern asks for NewImage, but the stream's records have KEYS_ONLY";
     let variables = [("HANDLER", "discard"), ("FILTER_CRITERIA", filter)];
-    let ended = stage.start(&variables).ended().await;
+    let ended = stage.start(&variables).await.ended().await;
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.iter().any(|line| line.contains(sentence)), "{:#?}", ended.stderr);
 

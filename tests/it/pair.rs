@@ -74,7 +74,7 @@ async fn a_consumer_of_another_table_name_or_token_ends_with_a_sentence() {
         ("API_TOKEN", "not-the-token-of-it", "set API_TOKEN to the same in both"),
     ] {
         let variables = [("API_URL", url.as_str()), ("API_TOKEN", TOKEN), (name, value)];
-        let ended = stage.start(&variables).ended().await;
+        let ended = stage.start(&variables).await.ended().await;
         assert_eq!(ended.code, Some(1));
         let last = ended.stderr.last().unwrap();
         assert!(last.contains(says), "{last}");

@@ -56,7 +56,7 @@ async fn the_example_counts_every_record_and_gives_up_what_it_cannot_read() {
         ("BISECT_BATCH_ON_FUNCTION_ERROR", "true"),
         ("ON_FAILURE", "none"),
     ];
-    let mut process = stage.start_program(example().await, &variables);
+    let mut process = stage.start_program(example().await, &variables).await;
     process.listening().await;
     let all = r#"{"INSERT": 3, "MODIFY": 9, "REMOVE": 1}, n adds up to 18"#;
     let find = |lines: &[String]| lines.iter().any(|line| line == all).then_some(());
@@ -68,7 +68,7 @@ async fn the_example_counts_every_record_and_gives_up_what_it_cannot_read() {
     assert!(said.contains("stopping: finishing what is in flight"), "{said}");
     assert!(!said.contains("many"), "no item contents in the log: {said}");
     // What was counted is written down: another run has nothing left to do.
-    let mut again = stage.start_program(example().await, &variables);
+    let mut again = stage.start_program(example().await, &variables).await;
     again.listening().await;
     put_rounds(&stage.simulator, 1, 4..5);
     let find = |lines: &[String]| lines.first().cloned();

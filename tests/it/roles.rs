@@ -6,11 +6,13 @@ use crate::support::endpoint::Endpoint;
 use crate::support::process::{Ended, Process};
 use crate::support::rig::{assert_in_order, deliveries};
 use crate::support::roles::{self, Keys};
-use crate::support::{Untouched, free_port, stage};
+use crate::support::stage::{self, Stage};
+use crate::support::{Untouched, free_port};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -227,6 +229,51 @@ async fn the_consumer_alone_works_under_its_own_items() {
     assert_nothing_denied(&process, "aws_requests_total", &all).await;
     process.stop().await;
     assert_in_order(&endpoint.got());
+}
+
+/// What all tests with a stage stand on when STREAMGATE_TEST_ROLES is set: their processes
+/// have a session of the role that goes with their variables, and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_under_roles_gives_each_process_the_role_of_its_variables() {
+    let stage = Stage::under_roles("roles-stage").await;
+    let with_api = [("API_URL", "http://127.0.0.1:9"), ("API_TOKEN", TOKEN)];
+    let another = [("CONSUMER_NAME", "another")];
+    for (container, variables, works, refused) in [
+        ("consumer", &with_api[..], false, "dynamodb:DescribeTable on"),
+        // The items of another consumer only: whichever of its own is asked for first.
+        ("consumer", &another, false, "dynamodb:"),
+        ("api", &another, false, "dynamodb:"),
+        ("api", &[], true, ""),
+        ("consumer", &[], true, ""),
+    ] {
+        let keys = stage.keys(container, variables).await.expect("it is under roles");
+        let keys = [&keys.variables()[..], &[("HANDLER", "discard")]].concat();
+        let (stream, streams, tables) = (stage.simulator.stream(), stage.streams, stage.tables);
+        let mut process = stage::consumer(stream, &stage.table, streams, tables, &keys);
+        if !works {
+            let ended = process.ended().await;
+            let last = ended.stderr.last().unwrap();
+            assert_eq!(ended.code, Some(77), "{container}: {last}");
+            assert!(last.contains(&format!("needs to allow {refused}")), "{last}");
+            continue;
+        }
+        process.listening().await;
+        process.until("/readyz", |code, _| code == 200).await;
+        process.stop().await;
+    }
+    assert!(!stage.progress().await.is_empty(), "the root user sees what was written");
+}
+
+#[test]
+fn what_does_not_run_under_roles_is_there_and_says_why() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    for (test, reason) in roles::exceptions() {
+        let (module, name) = test.split_once("::").expect("a module and a test");
+        let source = std::fs::read_to_string(folder.join(format!("{module}.rs"))).expect(module);
+        assert!(source.contains(&format!("async fn {name}()")), "there is no test {test}");
+        assert!(source.contains("Stage::new"), "{module} does not run under roles anyway");
+        assert!(!reason.trim().is_empty(), "{test} says why");
+    }
 }
 
 /// A policy without one action.

@@ -72,12 +72,12 @@ async fn the_pair_speaks_tls_and_a_certificate_is_replaced_while_it_runs() {
     let keeper =
         stage.api(private, &[("TLS_CERT_FILE", &files.0), ("TLS_KEY_FILE", &files.1)]).await;
     let url = format!("https://{private}");
-    let consumer = |ca: &str| {
+    let consumer = async |ca: &str| {
         let handler = ("HANDLER", endpoint.url.as_str());
         let api = [("API_URL", url.as_str()), ("API_TOKEN", TOKEN), ("API_CA_FILE", ca)];
-        stage.start(&[&[handler], &api[..]].concat())
+        stage.start(&[&[handler], &api[..]].concat()).await
     };
-    let mut process = consumer(&ca);
+    let mut process = consumer(&ca).await;
     process.listening().await;
     put_rounds(&stage.simulator, 5, 0..1);
     endpoint.until_distinct(5).await;
@@ -85,7 +85,7 @@ async fn the_pair_speaks_tls_and_a_certificate_is_replaced_while_it_runs() {
     process.stop().await;
 
     // Another authority, which is not the api's: it waits, and says why.
-    let mut stranger = consumer(&next_ca);
+    let mut stranger = consumer(&next_ca).await;
     stranger.listening().await;
     let untrusted = |code: u16, body: &str| code == 503 && body.contains("UnknownIssuer");
     stranger.until("/readyz", untrusted).await;
@@ -125,7 +125,7 @@ async fn plain_http_to_a_listener_of_tls_is_told_so() {
     assert!(said.contains("this listener speaks TLS"), "{said}");
     // So the consumer ends with what to do.
     let variables = [("API_URL", plain.as_str()), ("API_TOKEN", TOKEN)];
-    let ended = stage.start(&variables).ended().await;
+    let ended = stage.start(&variables).await.ended().await;
     assert_eq!(ended.code, Some(1));
     let last = ended.stderr.last().unwrap();
     assert!(last.contains("API_URL begins with https:// here"), "{last}");

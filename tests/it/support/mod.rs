@@ -31,8 +31,13 @@ pub const REGION: &str = "us-east-1";
 /// An SDK configuration for the server at `address`, with the HTTP client of the product.
 /// Made by each test for itself: a connection lives in the runtime that opened it.
 pub async fn sdk_config(address: SocketAddr) -> SdkConfig {
-    let credentials = Credentials::new("test", "test", None, None, "tests");
-    let config = streamgate::aws::load(Some(REGION), Arc::new(|_, _| {})).await;
+    sdk_config_as("test", REGION, address).await
+}
+
+/// The same with another key, in another region.
+pub async fn sdk_config_as(key: &str, region: &str, address: SocketAddr) -> SdkConfig {
+    let credentials = Credentials::new(key, "test", None, None, "tests");
+    let config = streamgate::aws::load(Some(region), Arc::new(|_, _| {})).await;
     config
         .to_builder()
         .credentials_provider(SharedCredentialsProvider::new(credentials))

@@ -23,6 +23,18 @@ pub const ACCOUNT: &str = "000000000000";
 /// How long a session lives whose name begins with `short`.
 pub const SHORT_SESSION_SECONDS: u64 = 13;
 
+/// Whether tests that have a `Stage` shall run under the roles, too.
+pub fn are_asked_for() -> bool {
+    std::env::var("STREAMGATE_TEST_ROLES").is_ok_and(|asked| asked == "1")
+}
+
+/// The tests with a `Stage` that do not run under the roles, and why.
+pub fn exceptions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = include_str!("../not-under-roles.txt").lines();
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_once(' ').expect("a test and a reason"))
+}
+
 /// The server; it ends with this process.
 pub fn server() -> SocketAddr {
     static SHARED: OnceLock<Ministack> = OnceLock::new();
