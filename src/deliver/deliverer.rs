@@ -16,7 +16,6 @@ use crate::source::ShardId;
 use crate::telemetry::metrics::{InvocationOutcome, Metrics};
 use crate::telemetry::status::{Board, ShardStatus};
 use serde_json::value::RawValue;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
