@@ -19,8 +19,8 @@ use streamgate::config::{self, ConsumerConfig};
 use streamgate::consumer::ConsumerError;
 use streamgate::deliver::{Deliverer, HeldItems, Redriven};
 use streamgate::program::{drain_on_signal, progress};
-use streamgate::progress::Progress;
 use streamgate::progress::letters::{self, LetterId, Listed};
+use streamgate::progress::{Progress, ProgressError};
 use streamgate::telemetry::metrics::Metrics;
 use streamgate::telemetry::status::Board;
 
@@ -77,8 +77,8 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let metrics = Arc::new(Metrics::new());
     let aws = aws::load(Some(config.settings.stream.region()), metrics.aws_observer()).await;
     let store = progress(&config, &aws, &metrics)?;
-    store.describe().await.map_err(ConsumerError::of_store)?;
-    let all = letters::all(&*store).await.map_err(ConsumerError::of_store)?;
+    store.describe().await.map_err(failed)?;
+    let all = letters::all(&*store).await.map_err(failed)?;
     let as_json = matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or_default();
     match name {
         "list" => list(&all, as_json),
@@ -135,7 +135,7 @@ fn list(all: &[Listed], as_json: bool) -> Result<(), Exit> {
 
 async fn show(store: &dyn Progress, found: &[Listed], as_json: bool) -> Result<(), Exit> {
     let [listed] = found else { unreachable!("one id was asked for and found") };
-    let payload = letters::payload(store, &listed.letter).await.map_err(ConsumerError::of_store)?;
+    let payload = letters::payload(store, &listed.letter).await.map_err(failed)?;
     let payload = String::from_utf8_lossy(&payload).into_owned();
     let payload = RawValue::from_string(payload)
         .map_err(|error| Exit::Failed(format!("its payload is not JSON: {error}")))?;
@@ -181,7 +181,7 @@ async fn redrive(
             continue;
         }
         let redriven = deliverer.redrive(&*store, listed, &mut held).await;
-        let outcome = redriven.map_err(ConsumerError::of_store)?;
+        let outcome = redriven.map_err(failed)?;
         left += usize::from(outcome != Redriven::Taken);
         tell(index + 1, count, listed, &outcome, as_json);
     }
@@ -220,9 +220,19 @@ fn tell(index: usize, count: usize, listed: &Listed, outcome: &Redriven, as_json
 
 async fn delete(store: &dyn Progress, found: &[Listed]) -> Result<(), Exit> {
     for Listed { letter, .. } in found {
-        letters::remove(store, letter).await.map_err(ConsumerError::of_store)?;
+        letters::remove(store, letter).await.map_err(failed)?;
     }
     say(&format!("{} dead letters deleted\n", found.len()))
+}
+
+/// A call to the store that failed; for one that did not answer, where to look.
+fn failed(error: ProgressError) -> Exit {
+    match error {
+        ProgressError::Unavailable(why) => Exit::Failed(format!(
+            "{why}; does the api (API_URL) or the table run there, and does the network let this container reach it?"
+        )),
+        error => ConsumerError::of_store(error).into(),
+    }
 }
 
 /// Writes to stdout; a reader that has gone, `| head`, is no fault.
