@@ -24,6 +24,7 @@ pub mod lineage;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod panics;
+pub mod planner;
 pub mod policy;
 pub mod polling;
 pub mod program;

@@ -4,7 +4,7 @@
 //! it asks nobody and does not know who reads. Invariant: a shard is ready only when
 //! its parent was delivered to its end, or has left both the listing and the store.
 
-use crate::progress::Position;
+use crate::progress::{NewShard, Position};
 use crate::source::{Shard, ShardId, StreamDescription};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -18,6 +18,16 @@ pub enum StartingPosition {
     Latest,
     /// With the first record not older than this.
     AtTimestamp(SystemTime),
+}
+
+impl StartingPosition {
+    /// Where shards begin, from then on, that are found after it was carried out.
+    pub fn begin(self) -> Position {
+        match self {
+            Self::TrimHorizon | Self::Latest => Position::TrimHorizon,
+            Self::AtTimestamp(time) => Position::AtTimestamp(time),
+        }
+    }
 }
 
 /// One shard as known.
@@ -45,7 +55,7 @@ pub struct Seed {
     /// The shard.
     pub shard: ShardId,
     /// What its item says at first.
-    pub position: Position,
+    pub new: NewShard,
     /// Read from the tip, this once: the item says [`Position::AtTimestamp`] so that a
     /// restart before the first checkpoint loses nothing.
     pub from_latest: bool,
@@ -121,16 +131,6 @@ impl Lineage {
         self.nodes.get(shard).is_some_and(|node| node.closed)
     }
 
-    /// The shard's parent, known or not.
-    pub fn parent(&self, shard: &ShardId) -> Option<&ShardId> {
-        self.nodes.get(shard)?.parent.as_ref()
-    }
-
-    /// Whether any known shard continues `shard`.
-    pub fn has_children(&self, shard: &ShardId) -> bool {
-        self.nodes.values().any(|node| node.parent.as_ref() == Some(shard))
-    }
-
     /// Shards at their end that have left the stream: their items serve no purpose once
     /// their children have items of their own.
     pub fn departed(&self) -> impl Iterator<Item = &ShardId> {
@@ -148,25 +148,51 @@ impl Lineage {
             .map(|(id, _)| id)
     }
 
-    /// How the shards without an item begin.
+    /// The known shards that continue `shard`.
+    pub fn children(&self, shard: &ShardId) -> Vec<Shard> {
+        let of = |(id, node): (&ShardId, &Node)| {
+            (node.parent.as_ref() == Some(shard)).then(|| Shard {
+                id: id.clone(),
+                parent: node.parent.clone(),
+                closed: node.closed,
+            })
+        };
+        self.nodes.iter().filter_map(of).collect()
+    }
+
+    /// Whether the shard may be read now.
+    pub fn is_ready(&self, shard: &ShardId) -> bool {
+        self.nodes.get(shard).is_some_and(|node| !node.ended && self.parent_is_done(node))
+    }
+
+    /// How the shards without an item begin that may be read now. The others get theirs
+    /// when their parents have ended.
     ///
-    /// `seeded` says that a starting position was carried out before, this or another one:
-    /// whatever is new since then is read from its beginning. LATEST on a child would lose
-    /// what was written before its iterator was made, and a setting that was changed since
-    /// would cut a hole between a shard's progress and its child.
-    pub fn seeds(&self, start: StartingPosition, seeded: bool, now: SystemTime) -> Vec<Seed> {
+    /// `seeded` is where they begin once a starting position was carried out, this or
+    /// another one: whatever is new since then is read from its beginning, or from the time
+    /// that was set then. LATEST on a child would lose what was written before its iterator
+    /// was made, and a setting that was changed since would cut a hole between a shard's
+    /// progress and its child.
+    pub fn seeds(
+        &self,
+        start: StartingPosition,
+        seeded: Option<&Position>,
+        now: SystemTime,
+    ) -> Vec<Seed> {
+        let latest = seeded.is_none() && start == StartingPosition::Latest;
+        let begin = seeded.cloned().unwrap_or_else(|| start.begin());
         self.nodes
             .iter()
-            .filter(|(_, node)| !node.kept)
+            .filter(|(_, node)| !node.kept && (latest || self.parent_is_done(node)))
             .map(|(id, node)| {
-                let (position, from_latest) = match start {
-                    _ if seeded => (Position::TrimHorizon, false),
-                    StartingPosition::TrimHorizon => (Position::TrimHorizon, false),
-                    StartingPosition::AtTimestamp(time) => (Position::AtTimestamp(time), false),
-                    StartingPosition::Latest if node.closed => (Position::ShardEnd, false),
-                    StartingPosition::Latest => (Position::AtTimestamp(now), true),
+                let (position, from_latest) = match latest {
+                    true if node.closed => (Position::ShardEnd, false),
+                    true => (Position::AtTimestamp(now), true),
+                    false => (begin.clone(), false),
                 };
-                Seed { shard: id.clone(), position, from_latest }
+                let (shard, parent) = (id.clone(), node.parent.clone());
+                let new = NewShard { parent, position, closed: node.closed };
+                Seed { shard, new, from_latest }
             })
             .collect()
     }
@@ -271,22 +297,45 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let mut lineage = Lineage::default();
         lineage.list(&listing(vec![shard("a", None, true), shard("b", Some("a"), false)]));
-        let seeds = lineage.seeds(StartingPosition::Latest, false, now);
+        let seeds = lineage.seeds(StartingPosition::Latest, None, now);
+        let told = |seed: &Seed| {
+            (seed.shard.to_string(), seed.new.position.clone(), seed.new.closed, seed.from_latest)
+        };
         assert_eq!(
-            seeds,
+            seeds.iter().map(told).collect::<Vec<_>>(),
             [
-                Seed { shard: "a".into(), position: Position::ShardEnd, from_latest: false },
-                Seed { shard: "b".into(), position: Position::AtTimestamp(now), from_latest: true },
+                ("a".to_owned(), Position::ShardEnd, true, false),
+                ("b".to_owned(), Position::AtTimestamp(now), false, true),
             ]
         );
         for seed in seeds {
-            lineage.keep(&seed.shard, None, &seed.position);
+            lineage.keep(&seed.shard, seed.new.parent.as_ref(), &seed.new.position);
         }
+        lineage.end(&"b".into());
         lineage.add(&[shard("c", Some("b"), false)]);
+        let begin = StartingPosition::Latest.begin();
+        let seeds = lineage.seeds(StartingPosition::Latest, Some(&begin), now);
         assert_eq!(
-            lineage.seeds(StartingPosition::Latest, true, now),
-            [Seed { shard: "c".into(), position: Position::TrimHorizon, from_latest: false }]
+            seeds.iter().map(told).collect::<Vec<_>>(),
+            [("c".to_owned(), Position::TrimHorizon, false, false)]
         );
+    }
+
+    #[test]
+    fn a_shard_gets_its_item_when_its_parent_has_ended() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut lineage = Lineage::default();
+        lineage.list(&listing(vec![shard("a", None, true), shard("b", Some("a"), true)]));
+        let new = |lineage: &Lineage| -> Vec<String> {
+            let seeds = lineage.seeds(StartingPosition::TrimHorizon, None, now);
+            seeds.iter().map(|seed| seed.shard.to_string()).collect()
+        };
+        assert_eq!(new(&lineage), ["a"]);
+        lineage.keep(&"a".into(), None, &Position::TrimHorizon);
+        assert!(new(&lineage).is_empty() && !lineage.is_ready(&"b".into()));
+        lineage.end(&"a".into());
+        assert_eq!(new(&lineage), ["b"]);
+        assert!(lineage.is_ready(&"b".into()));
     }
 
     #[test]
@@ -295,9 +344,10 @@ mod tests {
         let mut lineage = Lineage::default();
         lineage.keep(&"a".into(), None, &Position::After("7".parse().unwrap()));
         lineage.list(&listing(vec![shard("a", None, true), shard("b", Some("a"), true)]));
+        lineage.end(&"a".into());
         for start in [StartingPosition::Latest, StartingPosition::AtTimestamp(now)] {
-            let seed = lineage.seeds(start, true, now).remove(0);
-            assert_eq!((seed.position, seed.from_latest), (Position::TrimHorizon, false));
+            let seed = lineage.seeds(start, Some(&Position::TrimHorizon), now).remove(0);
+            assert_eq!((seed.new.position, seed.from_latest), (Position::TrimHorizon, false));
         }
     }
 

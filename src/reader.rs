@@ -22,6 +22,7 @@ use crate::source::{
 use crate::telemetry::metrics::{Metrics, epoch_seconds};
 use crate::telemetry::status::{Board, ShardStatus};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -76,6 +77,33 @@ pub enum Read {
     },
 }
 
+/// What a reader brings, for those who weigh shards. Cheap to look at any time.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    bytes: AtomicU64,
+    age_ms: AtomicU64,
+}
+
+impl Pulse {
+    /// Bytes of all pages with records so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How old the newest record was that was read last; zero at the tip.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(self.age_ms.load(Ordering::Relaxed))
+    }
+
+    fn beat(&self, records: usize, bytes: usize, age: Option<Duration>) {
+        if records > 0 {
+            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        let age = age.unwrap_or_default().as_millis();
+        self.age_ms.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
 /// The cursor of one shard. `next` may be dropped while it waits; nothing is lost.
 pub struct Reader {
     context: ReaderContext,
@@ -97,6 +125,7 @@ pub struct Reader {
     next_poll: Instant,
     retry: Backoff,
     retry_slowly: Backoff,
+    pulse: Arc<Pulse>,
 }
 
 impl Reader {
@@ -129,7 +158,15 @@ impl Reader {
             next_poll: Instant::now(),
             retry: RETRY,
             retry_slowly: RETRY_SLOWLY,
+            pulse: Arc::default(),
         }
+    }
+
+    /// Tells `pulse` what it brings.
+    #[must_use]
+    pub fn with_pulse(mut self, pulse: Arc<Pulse>) -> Self {
+        self.pulse = pulse;
+        self
     }
 
     /// Obtains the first iterator now where the shard is read from its tip: records
@@ -197,6 +234,7 @@ impl Reader {
         let age = newest
             .and_then(Record::created)
             .map(|created| now.duration_since(created).unwrap_or_default());
+        self.pulse.beat(page.records.len(), page.bytes, age);
         let polled =
             Polled { records: page.records.len(), bytes: page.bytes, age, closed: self.closed };
         self.next_poll = Instant::now() + self.polling.wait(polled, fastrand::f64());

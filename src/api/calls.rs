@@ -6,11 +6,11 @@
 use super::callers::Callers;
 use crate::progress::problem::{Problem, ProblemCode};
 use crate::progress::wire::{
-    Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HeartbeatBody, LetterBody,
-    LettersAnswer, LettersBody, PartAnswer, PartBody, ReleaseBody, RetireBody, SeededBody,
-    ShardsAnswer, TakeBody, WriteLetterBody, WritePartBody,
+    AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HandOverBody,
+    LetterBody, LettersAnswer, LettersBody, PartAnswer, PartBody, ReleaseBody, RetireBody,
+    SeededBody, ShardsAnswer, ShardsBody, TakeBody, WriteLetterBody, WritePartBody,
 };
-use crate::progress::{Checkpoint, LeaseKey, Progress};
+use crate::progress::{Checkpoint, Heartbeat, LeaseKey, Progress};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,12 +26,19 @@ pub(super) async fn answering(
 ) -> Answer {
     match call {
         Call::Coordination => answer(&store.coordination().await?),
-        Call::Shards => answer(&ShardsAnswer { shards: store.load().await? }),
+        Call::Shards => {
+            let asked: ShardsBody = read(body)?;
+            answer(&ShardsAnswer { shards: store.load(asked.selection()).await? })
+        }
         Call::Heartbeat => {
-            let HeartbeatBody { worker, beat } = read(body)?;
-            store.heartbeat(&worker, beat).await?;
-            callers.beats(&worker);
+            let sign: Heartbeat = read(body)?;
+            store.heartbeat(&sign).await?;
+            callers.beats(&sign.worker);
             answer(&())
+        }
+        Call::Announce => {
+            let AnnounceBody { worker } = read(body)?;
+            answer(&store.announce(&worker).await?)
         }
         Call::Drain => {
             let DrainBody { worker } = read(body)?;
@@ -39,8 +46,8 @@ pub(super) async fn answering(
             answer(&())
         }
         Call::Retire => {
-            let RetireBody { worker } = read(body)?;
-            store.retire(&worker).await?;
+            let RetireBody { worker, seen } = read(body)?;
+            store.retire(&worker, seen).await?;
             callers.retires(&worker);
             answer(&())
         }
@@ -49,13 +56,17 @@ pub(super) async fn answering(
             let key = LeaseKey::from_wire(shard);
             answer(&store.take(&key, seen.as_ref(), &worker, new.as_ref()).await?)
         }
+        Call::HandOver => {
+            let HandOverBody { shard, lease, to } = read(body)?;
+            answer(&store.hand_over(&shard, &lease, &to).await?)
+        }
         Call::Release => {
             let ReleaseBody { shard, lease } = read(body)?;
             answer(&store.release(&LeaseKey::from_wire(shard), &lease).await?)
         }
         Call::Seeded => {
-            let SeededBody { lease } = read(body)?;
-            answer(&store.seeded(&lease).await?)
+            let SeededBody { lease, begin } = read(body)?;
+            answer(&store.seeded(&lease, &begin).await?)
         }
         Call::Checkpoint => {
             let CheckpointBody::<Vec<Checkpoint>> { checkpoints } = read(body)?;

@@ -6,11 +6,12 @@
 use super::ApiSettings;
 use crate::progress::problem::{PROBLEM_JSON, Problem};
 use crate::progress::wire::{
-    Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO, HeartbeatBody, Hello,
-    LetterBody, LettersAnswer, LettersBody, PROGRESS, PartAnswer, PartBody, ReleaseBody,
-    RetireBody, SeededBody, ShardsAnswer, TakeBody, Welcome, WriteLetterBody, WritePartBody,
+    AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO,
+    HandOverBody, Hello, LetterBody, LettersAnswer, LettersBody, PROGRESS, PartAnswer, PartBody,
+    ReleaseBody, RetireBody, SeededBody, ShardsAnswer, ShardsBody, TakeBody, Welcome,
+    WriteLetterBody, WritePartBody,
 };
-use crate::progress::{Checkpoint, Coordination, Lease};
+use crate::progress::{Checkpoint, Coordination, Heartbeat, Lease};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
@@ -138,21 +139,39 @@ fn described(call: Call, schemas: &mut SchemaGenerator) -> Described {
             None,
             schema::<Coordination>(schemas),
         ),
-        Call::Shards => ("Every shard's item.", None, schema::<ShardsAnswer>(schemas)),
-        Call::Heartbeat => {
-            ("Writes a worker's sign of life.", Some(schema::<HeartbeatBody>(schemas)), nothing)
-        }
+        Call::Shards => (
+            "Shards' items: all, a worker's, or some by their names.",
+            Some(schema::<ShardsBody>(schemas)),
+            schema::<ShardsAnswer>(schemas),
+        ),
+        Call::Heartbeat => (
+            "Writes a worker's sign of life. The beat 1 begins a life; another is refused where the sign was removed.",
+            Some(schema::<Heartbeat>(schemas)),
+            nothing,
+        ),
+        Call::Announce => (
+            "Lets a worker know that a lease is its now.",
+            Some(schema::<AnnounceBody>(schemas)),
+            nothing,
+        ),
         Call::Drain => (
             "A worker is stopping and has positions still to write: an api that is stopping too waits for it.",
             Some(schema::<DrainBody>(schemas)),
             nothing,
         ),
-        Call::Retire => {
-            ("Removes a worker's sign of life.", Some(schema::<RetireBody>(schemas)), nothing)
-        }
+        Call::Retire => (
+            "Removes a worker's sign of life: where `seen` is said, only if that is still its last beat.",
+            Some(schema::<RetireBody>(schemas)),
+            nothing,
+        ),
         Call::Take => (
             "Takes a lease as it was last seen; the answer is the lease.",
             Some(schema::<TakeBody>(schemas)),
+            schema::<Lease>(schemas),
+        ),
+        Call::HandOver => (
+            "Makes a shard's lease another worker's; the answer is its lease.",
+            Some(schema::<HandOverBody>(schemas)),
             schema::<Lease>(schemas),
         ),
         Call::Release => ("Gives a lease back.", Some(schema::<ReleaseBody>(schemas)), nothing),
@@ -206,6 +225,15 @@ fn described(call: Call, schemas: &mut SchemaGenerator) -> Described {
         }
     };
     // The results of checkpoints are lost one by one.
-    let is_fenced = matches!(call, Call::Take | Call::Release | Call::Seeded | Call::Forget);
+    let is_fenced = matches!(
+        call,
+        Call::Heartbeat
+            | Call::Retire
+            | Call::Take
+            | Call::HandOver
+            | Call::Release
+            | Call::Seeded
+            | Call::Forget
+    );
     Described { summary, body, answer, is_fenced }
 }

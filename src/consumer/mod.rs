@@ -1,17 +1,20 @@
 //! The consumer: one worker of a stream, from its start to a clean stop.
 //!
-//! Owns the sequence of a worker's life: check what it stands on, wait for its turn,
-//! read every shard while it holds the stream's lease, hand back on a stop. The pieces:
-//! `life` shows that the worker lives and judges whether others do, `shards` runs
-//! the shards while the lease is held, [`shard`] is one shard's loop.
+//! Owns the sequence of a worker's lives: check what it stands on, show life, work until a
+//! stop is asked for or the life is lost, begin anew. The pieces of one life, which run side
+//! by side: `life` beats, `lookout` sees the others, `leader` does for all what one must
+//! do, `shards` runs the shards that this worker holds; [`shard`] is one shard's loop.
 
+mod adoption;
 mod desk;
 mod discovery;
 mod error;
-mod guard;
+mod family;
 mod lane;
-mod ledger;
+mod launch;
+mod leader;
 mod life;
+mod lookout;
 mod settings;
 pub mod shard;
 mod shards;
@@ -21,19 +24,21 @@ pub use error::ConsumerError;
 pub use settings::ConsumerSettings;
 
 use crate::backoff::Backoff;
-use crate::budget::Budget;
 use crate::deliver::{Deliverer, Destination, Handler};
-use crate::progress::{Lease, LeaseKey, Progress, ProgressError, WorkerId};
-use crate::reader::ReaderContext;
+use crate::progress::{Progress, ProgressError};
 use crate::source::{Source, SourceError, SourceErrorKind, SourceOperation, StreamDescription};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{Board, Part, Role};
-use life::{Life, Observer};
-use shards::Led;
+use family::Family;
+use launch::Launch;
+use leader::Leader;
+use life::Life;
+use lookout::look;
+use shards::{Shards, Slots};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -44,13 +49,9 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_s
 /// Tries with credentials that are missing or not accepted, about three seconds.
 const CREDENTIAL_TRIES: u32 = 5;
 
-/// A listing older than this may show shards that are long gone.
-const LISTING_LIFE: Duration = Duration::from_secs(10);
-
 /// One worker of a stream.
 pub struct Consumer {
     settings: ConsumerSettings,
-    worker: WorkerId,
     source: Arc<dyn Source>,
     progress: Arc<dyn Progress>,
     deliverer: Deliverer,
@@ -83,7 +84,6 @@ impl Consumer {
         };
         Self {
             settings,
-            worker: life::new_worker_id(),
             source,
             progress,
             deliverer,
@@ -98,15 +98,11 @@ impl Consumer {
     /// # Errors
     /// [`ConsumerError`] for what only a person can mend.
     pub async fn run(self, drain: CancellationToken) -> Result<(), ConsumerError> {
-        let life = Life::new(
-            Arc::clone(&self.progress),
-            self.worker.clone(),
-            self.settings.failover_time,
-            Arc::clone(&self.board),
-        );
+        let mut life = self.new_life();
+        let may_pass = |error: &ProgressError| self.store_may_come_back(error);
         let ready = async {
             let listing = self.check().await?;
-            life.begin().await.map_err(ConsumerError::of_store)?;
+            life.begin(may_pass).await.map_err(ConsumerError::of_store)?;
             Ok(listing)
         };
         let listing = tokio::select! {
@@ -119,37 +115,97 @@ impl Consumer {
         };
         self.board.well(Part::Start);
         let partition_key = self.settings.own_records_key.clone().or(listing.partition_key.clone());
-        // Good for a start at once; a worker that had to wait looks again.
         let mut listing = Some(listing);
-        let beating = life.beat();
-        let working = async {
-            let mut again = RETRY;
-            loop {
-                let asked = Instant::now();
-                let Some(lease) = self.turn(&life, &drain).await? else { return Ok(()) };
-                let listing = listing.take().filter(|_| asked.elapsed() < LISTING_LIFE);
-                let start = Start { lease: &lease, listing, partition_key: partition_key.clone() };
-                let began = Instant::now();
-                if self.lead(start, &life, &drain).await? {
+        loop {
+            let ended = self.live(&life, listing.take(), partition_key.clone(), &drain).await;
+            life.end().await;
+            if let Ended::Drained = ended? {
+                return Ok(());
+            }
+            // What the old one held is for whoever leads, and that may be the new one.
+            life = self.new_life();
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => {
+                    life.end().await;
                     return Ok(());
                 }
-                // Leading that fails at once must not become a spin of takes.
-                if began.elapsed() > self.settings.failover_time {
-                    again.reset();
-                }
-                tokio::select! {
-                    biased;
-                    () = drain.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(again.next(fastrand::f64())) => {}
-                }
+                begun = life.begin(may_pass) => begun.map_err(ConsumerError::of_store)?,
             }
+        }
+    }
+
+    fn new_life(&self) -> Life {
+        let (store, board) = (Arc::clone(&self.progress), Arc::clone(&self.board));
+        Life::new(store, self.settings.failover_time, board)
+    }
+
+    /// One life, from its first beat to its end.
+    async fn live(
+        &self,
+        life: &Life,
+        listing: Option<StreamDescription>,
+        partition_key: Option<String>,
+        drain: &CancellationToken,
+    ) -> Result<Ended, ConsumerError> {
+        info!(worker = %life.worker(), stream = %self.settings.stream, "working on the stream");
+        self.board.role(Role::Active);
+        let (family, slots) = (Family::default(), Slots::default());
+        let (sight, views) = watch::channel(Arc::default());
+        let (refused, mut refusals) = mpsc::channel(1);
+        let (give, mut grants) = mpsc::unbounded_channel();
+        let leader = Leader::new(self, life, &family, views.clone(), give);
+        let launch = Launch::new(self, partition_key, refused);
+        let mut shards = Shards::new(self, life, &family, &slots, views, launch, drain);
+        let checkpointer = shards.checkpointer();
+        let leading = async {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => {}
+                led = leader.run(listing) => return led.map(|never| match never {}),
+            }
+            leader.resign().await;
+            std::future::pending().await
         };
-        let result = tokio::select! {
-            never = beating => match never {},
-            result = working => result,
+        let may_pass = |error: &ProgressError| self.store_may_come_back(error);
+        let failover = self.settings.failover_time;
+        let look = look(&*self.progress, life.worker(), failover, &sight, may_pass);
+        let ended = tokio::select! {
+            biased;
+            () = life.lost().cancelled() => Ok(Ended::Lost),
+            Some(error) = refusals.recv() => {
+                Err(ConsumerError::of_stream(&self.settings.stream, error))
+            }
+            () = shards.run(&mut grants) => Ok(Ended::Drained),
+            led = leading => led,
+            never = life.beat() => match never {},
+            looked = look => looked.map(|never| match never {}).map_err(ConsumerError::of_store),
+            () = checkpointer.run() => unreachable!("runs until dropped"),
+            () = self.grace_passed(life, drain) => Err(ConsumerError::GracePassed {
+                grace: self.settings.shutdown_grace,
+                what: "the handler's work or the last checkpoint",
+            }),
         };
-        life.end().await;
-        result
+        let left = shards.abandon().await;
+        self.metrics.leads.set(0);
+        if let Ok(Ended::Lost) = ended {
+            self.board.role(Role::Starting);
+            self.metrics.leases_lost.inc_by(left as u64);
+            if drain.is_cancelled() {
+                return Ok(Ended::Drained);
+            }
+        }
+        ended
+    }
+
+    /// Resolves when a stop has taken longer than it may.
+    async fn grace_passed(&self, life: &Life, drain: &CancellationToken) {
+        drain.cancelled().await;
+        self.board.role(Role::Draining);
+        let end = Instant::now() + self.settings.shutdown_grace;
+        // Best effort: an api that is told to stop too would leave first without it.
+        let _ = tokio::time::timeout_at(end, self.progress.drain(life.worker())).await;
+        tokio::time::sleep_until(end).await;
     }
 
     /// Whether everything the worker stands on is there. Waits for what may pass.
@@ -192,152 +248,6 @@ impl Consumer {
         }
     }
 
-    /// Waits until this worker may read: until nobody else who lives holds the lease.
-    /// `None` when a stop was asked for.
-    async fn turn(
-        &self,
-        life: &Life,
-        drain: &CancellationToken,
-    ) -> Result<Option<Lease>, ConsumerError> {
-        let mut observer = Observer::new(self.settings.failover_time);
-        let mut told = None;
-        let mut retry = RETRY;
-        loop {
-            let taken = tokio::select! {
-                biased;
-                () = drain.cancelled() => return Ok(None),
-                taken = self.try_take(life, &mut observer) => taken,
-            };
-            let wait = match taken {
-                Ok(Taken::Lease(lease)) => {
-                    life.renew();
-                    self.board.well(Part::Progress);
-                    return Ok(Some(lease));
-                }
-                Ok(Taken::HeldBy(owner)) => {
-                    retry.reset();
-                    self.board.well(Part::Progress);
-                    self.board.role(Role::Standby { owner: owner.to_string() });
-                    if told.as_ref() != Some(&owner) {
-                        info!(%owner, failover_ms = self.settings.failover_time.as_millis() as u64, "another consumer of this name reads the stream; standing by to take over when it stops");
-                        told = Some(owner);
-                    }
-                    life::beat_interval(self.settings.failover_time)
-                }
-                Err(ProgressError::LeaseLost { .. }) => {
-                    life::beat_interval(self.settings.failover_time)
-                }
-                Err(error) if self.store_may_come_back(&error) => {
-                    let why = error.to_string();
-                    self.board.trouble(Part::Progress, &why);
-                    let wait = retry.next(fastrand::f64());
-                    if retry.failures().is_power_of_two() {
-                        warn!(%why, "the store of progress does not answer, trying again");
-                    }
-                    wait
-                }
-                Err(error) => return Err(ConsumerError::of_store(error)),
-            };
-            tokio::select! {
-                biased;
-                () = drain.cancelled() => return Ok(None),
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-    }
-
-    async fn try_take(&self, life: &Life, observer: &mut Observer) -> Result<Taken, ProgressError> {
-        life.ensure_shown().await?;
-        let seen = self.progress.coordination().await?;
-        // All actions on the table have worked now.
-        self.store_proved.store(true, Ordering::Relaxed);
-        observer.observe(&seen.workers);
-        let owner = seen.stream.as_ref().and_then(|lease| lease.owner.clone());
-        if let Some(owner) = owner.filter(|owner| *owner != self.worker) {
-            if observer.lives(&owner) {
-                return Ok(Taken::HeldBy(owner));
-            }
-            info!(%owner, "its owner shows no life, taking the stream over");
-            self.progress.retire(&owner).await?;
-            // Others may have died while they stood by; nobody else removes their beats.
-            for dead in observer.dead().filter(|dead| **dead != owner) {
-                self.progress.retire(dead).await?;
-            }
-        }
-        let lease =
-            self.progress.take(&LeaseKey::Stream, seen.stream.as_ref(), &self.worker, None).await?;
-        self.metrics.leases_taken.inc();
-        Ok(Taken::Lease(lease))
-    }
-
-    /// Reads the stream while the lease is held. Whether the worker is done.
-    async fn lead(
-        &self,
-        start: Start<'_>,
-        life: &Life,
-        drain: &CancellationToken,
-    ) -> Result<bool, ConsumerError> {
-        info!(worker = %self.worker, stream = %self.settings.stream, "reading the stream");
-        self.board.role(Role::Active);
-        let abandon = life.lost().child_token();
-        let (refused, mut refusals) = mpsc::channel(1);
-        let context = ReaderContext {
-            source: Arc::clone(&self.source),
-            budget: Budget::new(
-                self.settings.max_buffered_bytes,
-                self.metrics.buffered_bytes.clone(),
-            ),
-            intervals: self.settings.poll_intervals,
-            metrics: Arc::clone(&self.metrics),
-            board: Arc::clone(&self.board),
-            refused,
-        };
-        let lease = start.lease;
-        let mut shards = shards::Shards::new(self, &start, context, drain, abandon.clone());
-        let led = async {
-            tokio::select! {
-                biased;
-                result = shards.run(start.listing) => result,
-                Some(error) = refusals.recv() => Err(ConsumerError::of_stream(&self.settings.stream, error)),
-            }
-        };
-        let drained = async {
-            drain.cancelled().await;
-            self.board.role(Role::Draining);
-            let end = Instant::now() + self.settings.shutdown_grace;
-            // Best effort: an api that is told to stop too would leave first without it.
-            let _ = tokio::time::timeout_at(end, self.progress.drain(&self.worker)).await;
-            tokio::time::sleep_until(end).await;
-        };
-        let ended = tokio::select! {
-            biased;
-            result = led => result,
-            () = drained => Err(ConsumerError::GracePassed {
-                grace: self.settings.shutdown_grace,
-                what: "the handler's work or the last checkpoint",
-            }),
-        };
-        abandon.cancel();
-        shards.abandoned().await;
-        let held = self.metrics.leases_held.get();
-        self.metrics.leases_held.set(0);
-        self.board.forget_all();
-        self.board.role(Role::Starting);
-        if let Ok(Led::Lost) = ended {
-            // The stream's, and those of its shards.
-            self.metrics.leases_lost.inc_by(1 + held.unsigned_abs());
-            return Ok(drain.is_cancelled());
-        }
-        // Best effort: without it the next worker waits for the failover time.
-        let release = self.progress.release(&LeaseKey::Stream, lease);
-        match tokio::time::timeout(life::FAREWELL, release).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "the stream's lease could not be given back"),
-            Err(_) => warn!("the stream's lease could not be given back in time"),
-        }
-        ended.map(|_| true)
-    }
-
     /// Whether to wait for the store. A refusal is final only while the store has never
     /// done all that is asked of it: later it is a policy or key being changed.
     fn store_may_come_back(&self, error: &ProgressError) -> bool {
@@ -351,18 +261,12 @@ impl Consumer {
     }
 }
 
-/// What a time with the stream's lease begins with.
-struct Start<'a> {
-    lease: &'a Lease,
-    /// The newest listing, if it is fresh.
-    listing: Option<StreamDescription>,
-    /// The partition key's name, by which own records are recognised.
-    partition_key: Option<String>,
-}
-
-enum Taken {
-    Lease(Lease),
-    HeldBy(WorkerId),
+/// How a life ended.
+enum Ended {
+    /// A stop was asked for, and everything is finished.
+    Drained,
+    /// Its leases have passed on, or may have.
+    Lost,
 }
 
 fn may_pass(error: &SourceError) -> bool {

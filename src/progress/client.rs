@@ -6,13 +6,13 @@
 
 use super::problem::{PROBLEM_JSON, Problem};
 use super::wire::{
-    Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO, HeartbeatBody, Hello,
-    PROGRESS, ReleaseBody, RetireBody, SeededBody, ShardsAnswer, TakeBody, VERSIONS, Welcome,
-    agreed,
+    AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO,
+    HandOverBody, Hello, PROGRESS, ReleaseBody, RetireBody, SeededBody, ShardsAnswer, ShardsBody,
+    TakeBody, VERSIONS, Welcome, agreed,
 };
 use super::{
-    ApiToken, Checkpoint, Coordination, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, NewShard,
-    OpenWindow, Progress, ProgressError, ShardProgress, WorkerId,
+    ApiToken, Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, NewShard,
+    OpenWindow, Position, Progress, ProgressError, Selection, ShardProgress, WorkerId,
 };
 use crate::causes;
 use crate::source::ShardId;
@@ -217,20 +217,25 @@ impl Progress for ClientProgress {
         self.read(Call::Coordination).await
     }
 
-    async fn load(&self) -> Result<Vec<ShardProgress>, ProgressError> {
-        self.read::<ShardsAnswer>(Call::Shards).await.map(|answer| answer.shards)
+    async fn load(&self, which: Selection<'_>) -> Result<Vec<ShardProgress>, ProgressError> {
+        let answer: ShardsAnswer = self.write(Call::Shards, &ShardsBody::of(which)).await?;
+        Ok(answer.shards)
     }
 
-    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError> {
-        self.write(Call::Heartbeat, &HeartbeatBody { worker: worker.clone(), beat }).await
+    async fn heartbeat(&self, sign: &Heartbeat) -> Result<(), ProgressError> {
+        self.write(Call::Heartbeat, sign).await
+    }
+
+    async fn announce(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+        self.write(Call::Announce, &AnnounceBody { worker: worker.clone() }).await
     }
 
     async fn drain(&self, worker: &WorkerId) -> Result<(), ProgressError> {
         self.write(Call::Drain, &DrainBody { worker: worker.clone() }).await
     }
 
-    async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError> {
-        self.write(Call::Retire, &RetireBody { worker: worker.clone() }).await
+    async fn retire(&self, worker: &WorkerId, seen: Option<u64>) -> Result<(), ProgressError> {
+        self.write(Call::Retire, &RetireBody { worker: worker.clone(), seen }).await
     }
 
     async fn take(
@@ -249,12 +254,23 @@ impl Progress for ClientProgress {
         self.write(Call::Take, &body).await
     }
 
+    async fn hand_over(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        to: &WorkerId,
+    ) -> Result<Lease, ProgressError> {
+        let (shard, lease, to) = (shard.clone(), lease.clone(), to.clone());
+        self.write(Call::HandOver, &HandOverBody { shard, lease, to }).await
+    }
+
     async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
         self.write(Call::Release, &ReleaseBody { shard: key.to_wire(), lease: lease.clone() }).await
     }
 
-    async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError> {
-        self.write(Call::Seeded, &SeededBody { lease: lease.clone() }).await
+    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
+        let (lease, begin) = (lease.clone(), begin.clone());
+        self.write(Call::Seeded, &SeededBody { lease, begin }).await
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {

@@ -63,6 +63,17 @@ pub(super) struct Page<'a> {
     pub limit: usize,
 }
 
+/// Which items of a partition a query gives.
+#[derive(Clone, Copy)]
+pub(super) enum Only<'a> {
+    /// All of them.
+    Any,
+    /// The one with this sort key.
+    Sort(&'a str),
+    /// Those with this owner. The others are read too, and paid for.
+    Owner(&'a str),
+}
+
 /// An expression's values by their names, `:name`.
 pub(super) type Values<'a> = Vec<(&'a str, Value)>;
 
@@ -174,14 +185,18 @@ impl Table {
         })
     }
 
-    /// Every item of a partition, or the one with this sort key; all pages.
+    /// Items of a partition; all pages.
     pub async fn query(
         &self,
         partition: &str,
-        sort: Option<&str>,
+        only: Only<'_>,
     ) -> Result<Vec<(ItemKey, Attributes)>, ProgressError> {
-        let condition = if sort.is_some() { "#pk = :pk AND #sk = :sk" } else { "#pk = :pk" };
-        let values = std::iter::once((":pk", partition)).chain(sort.map(|sort| (":sk", sort)));
+        let (condition, filter, value) = match only {
+            Only::Any => ("#pk = :pk", None, None),
+            Only::Sort(sort) => ("#pk = :pk AND #sk = :sk", None, Some((":sk", sort))),
+            Only::Owner(owner) => ("#pk = :pk", Some("sg_owner = :owner"), Some((":owner", owner))),
+        };
+        let values = std::iter::once((":pk", partition)).chain(value);
         let values = values.map(|(name, text)| (name, Value::from(text))).collect();
         let call = self
             .client
@@ -189,6 +204,7 @@ impl Table {
             .table_name(&self.name)
             .consistent_read(true)
             .key_condition_expression(condition)
+            .set_filter_expression(filter.map(str::to_owned))
             .set_expression_attribute_names(self.names(condition))
             .set_expression_attribute_values(Some(sdk_values(values)));
         let mut items = Vec::new();

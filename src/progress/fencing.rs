@@ -7,6 +7,9 @@
 
 use super::{Lease, ProgressError, WorkerId};
 
+/// The beat that begins a life. No other does: one that was removed stays removed.
+pub(super) const FIRST_BEAT: u64 = 1;
+
 /// What is to be done about a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -34,6 +37,36 @@ impl Verdict {
 /// The lease that a take would leave behind.
 pub(super) fn taken(seen: Option<&Lease>, worker: &WorkerId) -> Lease {
     Lease { owner: Some(worker.clone()), counter: seen.map_or(0, |seen| seen.counter) + 1 }
+}
+
+/// The lease that a hand-over of `lease` leaves behind.
+pub(super) fn handed_over(lease: &Lease, to: &WorkerId) -> Lease {
+    taken(Some(lease), to)
+}
+
+/// The hand-over of `lease`.
+pub(super) fn hand_over(current: Option<&Lease>, lease: &Lease, to: &WorkerId) -> Verdict {
+    if current == Some(&handed_over(lease, to)) { Verdict::Done } else { held(current, lease) }
+}
+
+/// The removal of the sign of life that was `seen` last, or of any.
+pub(super) fn retire(current: Option<u64>, seen: Option<u64>, worker: &WorkerId) -> Verdict {
+    match (current, seen) {
+        (None, _) => Verdict::Done,
+        (Some(beat), Some(seen)) if beat != seen => Verdict::Lost(Some(worker.clone())),
+        _ => Verdict::Write,
+    }
+}
+
+/// The beat `beat`, where `current` was the last.
+pub(super) fn beat(current: Option<u64>, beat: u64) -> Verdict {
+    match current {
+        None if beat == FIRST_BEAT => Verdict::Write,
+        None => Verdict::Lost(None),
+        Some(current) if current < beat => Verdict::Write,
+        // It stands already, or a later one does and this one comes late.
+        Some(_) => Verdict::Done,
+    }
 }
 
 /// A take of what was `seen`.

@@ -8,7 +8,7 @@
 
 use super::keys::{ItemKey, SHARD_SORT_PREFIX, WORKER_SORT_PREFIX};
 use super::letters::DeadLetter;
-use super::{Gap, Heartbeat, Lease, OpenWindow, Position, ShardProgress, WorkerId};
+use super::{Gap, Heartbeat, Lease, Member, OpenWindow, Position, ShardProgress, WorkerId};
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use bytes::Bytes;
@@ -34,7 +34,18 @@ pub(super) const LAST_GAP: &str = "sg_last_gap";
 /// The tumbling window that is open at the position, as JSON; none where none is.
 pub(super) const WINDOW: &str = "sg_window";
 pub(super) const SEEDED: &str = "sg_seeded";
+/// Where shards begin that have no item; none means at their beginning.
+pub(super) const BEGIN: &str = "sg_begin";
+/// The shard took no more records when its item was made.
+pub(super) const CLOSED: &str = "sg_closed";
 pub(super) const BEAT: &str = "sg_beat";
+pub(super) const FAILOVER_MS: &str = "sg_failover_ms";
+pub(super) const SHARDS: &str = "sg_shards";
+pub(super) const LOAD: &str = "sg_load";
+pub(super) const DRAINING: &str = "sg_draining";
+pub(super) const NOTED: &str = "sg_noted";
+/// Counted by others.
+pub(super) const ANNOUNCED: &str = "sg_announced";
 /// What a dead letter says, as JSON.
 pub(super) const LETTER: &str = "sg_letter";
 /// Whether all of a dead letter is there.
@@ -179,9 +190,12 @@ impl<'a> Reader<'a> {
         Ok(Lease { owner, counter: self.number(COUNTER)? })
     }
 
-    /// Whether the stream's starting position has been carried out.
-    pub fn seeded(&self) -> Result<bool, UnreadableItem> {
-        self.is(SEEDED)
+    /// Where shards begin that have no item, once the starting position has been carried out.
+    pub fn seeded(&self) -> Result<Option<Position>, UnreadableItem> {
+        if !self.is(SEEDED)? {
+            return Ok(None);
+        }
+        Ok(Some(self.optional_position(BEGIN)?.unwrap_or(Position::TrimHorizon)))
     }
 
     /// What a dead letter says.
@@ -212,9 +226,22 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub fn heartbeat(&self) -> Result<Heartbeat, UnreadableItem> {
-        let worker = WorkerId::from(self.sort_after(WORKER_SORT_PREFIX)?);
-        Ok(Heartbeat { worker, beat: self.number(BEAT)? })
+    pub fn member(&self) -> Result<Member, UnreadableItem> {
+        let sign = Heartbeat {
+            worker: WorkerId::from(self.sort_after(WORKER_SORT_PREFIX)?),
+            beat: self.number(BEAT)?,
+            failover_ms: self.number_or_none(FAILOVER_MS)?.unwrap_or_default(),
+            shards: self.number_or_none(SHARDS)?.unwrap_or_default(),
+            load: self.number_or_none(LOAD)?.unwrap_or_default(),
+            draining: self.is(DRAINING)?,
+            noted: self.number_or_none(NOTED)?.unwrap_or_default(),
+        };
+        Ok(Member { sign, announced: self.number_or_none(ANNOUNCED)?.unwrap_or_default() })
+    }
+
+    /// The last beat.
+    pub fn beat(&self) -> Result<u64, UnreadableItem> {
+        self.number(BEAT)
     }
 
     pub fn shard(&self) -> Result<ShardProgress, UnreadableItem> {
@@ -224,6 +251,7 @@ impl<'a> Reader<'a> {
             lease: self.lease()?,
             position: self.position()?,
             updated: from_millis(self.number(UPDATED)?),
+            closed: self.is(CLOSED)?,
             gaps: self.gaps()?,
             window: self.window()?,
         })
@@ -231,18 +259,26 @@ impl<'a> Reader<'a> {
 
     /// The last step under the lease, if there was one.
     pub fn step(&self) -> Result<Option<u64>, UnreadableItem> {
-        self.item.contains_key(STEP).then(|| self.number(STEP)).transpose()
+        self.number_or_none(STEP)
     }
 
     pub fn position(&self) -> Result<Position, UnreadableItem> {
-        let text = self
-            .optional_text(POSITION)?
-            .ok_or_else(|| self.wrong(format!("{POSITION} is missing")))?;
-        parse_position(text).ok_or_else(|| {
+        self.optional_position(POSITION)?
+            .ok_or_else(|| self.wrong(format!("{POSITION} is missing")))
+    }
+
+    fn optional_position(&self, name: &str) -> Result<Option<Position>, UnreadableItem> {
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
+        let position = parse_position(text).ok_or_else(|| {
             self.wrong(format!(
-                "{POSITION} is {text:?}, expected {TRIM_HORIZON}, {AT_TIMESTAMP_PREFIX}MILLISECONDS, {AFTER_PREFIX}SEQUENCE_NUMBER or {SHARD_END}"
+                "{name} is {text:?}, expected {TRIM_HORIZON}, {AT_TIMESTAMP_PREFIX}MILLISECONDS, {AFTER_PREFIX}SEQUENCE_NUMBER or {SHARD_END}"
             ))
-        })
+        })?;
+        Ok(Some(position))
+    }
+
+    fn number_or_none(&self, name: &str) -> Result<Option<u64>, UnreadableItem> {
+        self.item.contains_key(name).then(|| self.number(name)).transpose()
     }
 
     /// Whether [`gap_mark`] of the last gap is `mark`.
@@ -421,6 +457,7 @@ mod tests {
                 lease: Lease { owner: None, counter: 3 },
                 position: Position::TrimHorizon,
                 updated: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+                closed: false,
                 gaps: Vec::new(),
                 window: None,
             }

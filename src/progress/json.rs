@@ -117,6 +117,28 @@ pub(super) mod count {
         }
     }
 
+    /// One, or none.
+    pub mod optional {
+        use super::*;
+
+        pub fn schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({"type": ["integer", "null"], "minimum": 0, "maximum": MAX})
+        }
+
+        pub fn serialize<S: serde::Serializer>(
+            count: &Option<u64>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            count.serialize(to)
+        }
+
+        pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<u64>, D::Error> {
+            Ok(Option::<Count>::deserialize(from)?.map(|Count(count)| count))
+        }
+    }
+
     /// Several of them.
     pub mod list {
         use super::*;

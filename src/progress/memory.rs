@@ -7,8 +7,8 @@
 use super::fencing::{self, Verdict};
 use super::letters::LettersInMemory;
 use super::{
-    Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, NewShard, Progress, ProgressError,
-    ShardProgress, WorkerId, first_take, item,
+    Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, Member, NewShard, Position,
+    Progress, ProgressError, Selection, ShardProgress, WorkerId, first_take, item,
 };
 use crate::source::ShardId;
 use async_trait::async_trait;
@@ -36,8 +36,12 @@ pub struct MemoryWrites {
     pub heartbeats: u64,
     /// [`Progress::retire`]
     pub retirements: u64,
+    /// [`Progress::announce`]
+    pub announcements: u64,
     /// [`Progress::take`]
     pub takes: u64,
+    /// [`Progress::hand_over`]
+    pub hand_overs: u64,
     /// [`Progress::release`]
     pub releases: u64,
     /// [`Progress::seeded`]
@@ -53,8 +57,14 @@ pub struct MemoryWrites {
 impl MemoryWrites {
     /// All writes but the heartbeats, which an idle system is allowed.
     pub fn besides_heartbeats(&self) -> u64 {
-        let leases = self.retirements + self.takes + self.releases;
-        leases + self.seeds + self.checkpoints + self.forgets + self.letters
+        let leases = self.takes + self.hand_overs + self.releases;
+        leases
+            + self.retirements
+            + self.announcements
+            + self.seeds
+            + self.checkpoints
+            + self.forgets
+            + self.letters
     }
 }
 
@@ -69,8 +79,8 @@ pub struct MemoryProgress {
 pub(super) struct Store {
     pub(super) letters: LettersInMemory,
     stream: Option<Lease>,
-    seeded: bool,
-    workers: BTreeMap<WorkerId, u64>,
+    seeded: Option<Position>,
+    workers: BTreeMap<WorkerId, Member>,
     shards: BTreeMap<ShardId, ShardProgress>,
     /// The last step under each shard's lease.
     steps: BTreeMap<ShardId, u64>,
@@ -168,6 +178,7 @@ impl Store {
                     lease: taken.clone(),
                     position: item::kept_position(&first.position),
                     updated: item::kept(SystemTime::now()),
+                    closed: first.closed,
                     gaps: Vec::new(),
                     window: None,
                 };
@@ -198,10 +209,51 @@ impl Store {
         }
     }
 
-    fn seed(&mut self, lease: &Lease) -> Result<(), ProgressError> {
+    fn beat_of(&self, worker: &WorkerId) -> Option<u64> {
+        self.workers.get(worker).map(|member| member.sign.beat)
+    }
+
+    fn heartbeat(&mut self, sign: &Heartbeat) -> Result<(), ProgressError> {
+        match fencing::beat(self.beat_of(&sign.worker), sign.beat) {
+            Verdict::Write => {
+                let announced = self.workers.get(&sign.worker).map_or(0, |m| m.announced);
+                let member = Member { sign: sign.clone(), announced };
+                self.workers.insert(sign.worker.clone(), member);
+                Ok(())
+            }
+            verdict => verdict.after_refusal(),
+        }
+    }
+
+    fn retire(&mut self, worker: &WorkerId, seen: Option<u64>) -> Result<(), ProgressError> {
+        match fencing::retire(self.beat_of(worker), seen, worker) {
+            Verdict::Write => {
+                self.workers.remove(worker);
+                Ok(())
+            }
+            verdict => verdict.after_refusal(),
+        }
+    }
+
+    fn hand_over(
+        &mut self,
+        shard: &ShardId,
+        lease: &Lease,
+        to: &WorkerId,
+    ) -> Result<Lease, ProgressError> {
+        let handed = fencing::handed_over(lease, to);
+        let current = self.shards.get(shard).map(|item| &item.lease);
+        match fencing::hand_over(current, lease, to) {
+            Verdict::Write => self.set_lease(shard, handed.clone()),
+            verdict => verdict.after_refusal()?,
+        }
+        Ok(handed)
+    }
+
+    fn seed(&mut self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
         match fencing::held(self.stream.as_ref(), lease) {
             Verdict::Write => {
-                self.seeded = true;
+                self.seeded = Some(item::kept_position(begin));
                 Ok(())
             }
             verdict => verdict.after_refusal(),
@@ -251,35 +303,35 @@ impl Progress for MemoryProgress {
     async fn coordination(&self) -> Result<Coordination, ProgressError> {
         self.read(|store| Coordination {
             stream: store.stream.clone(),
-            seeded: store.seeded,
-            workers: store
-                .workers
-                .iter()
-                .map(|(worker, beat)| Heartbeat { worker: worker.clone(), beat: *beat })
-                .collect(),
+            seeded: store.seeded.clone(),
+            workers: store.workers.values().cloned().collect(),
         })
     }
 
-    async fn load(&self) -> Result<Vec<ShardProgress>, ProgressError> {
-        self.read(|store| store.shards.values().cloned().collect())
+    async fn load(&self, which: Selection<'_>) -> Result<Vec<ShardProgress>, ProgressError> {
+        let is_asked = |item: &&ShardProgress| match which {
+            Selection::All => true,
+            Selection::Of(worker) => item.lease.owner.as_ref() == Some(worker),
+            Selection::These(shards) => shards.contains(&item.shard),
+        };
+        self.read(|store| store.shards.values().filter(is_asked).cloned().collect())
     }
 
-    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError> {
-        self.write(
-            |writes| writes.heartbeats += 1,
-            |store| {
-                let last = store.workers.entry(worker.clone()).or_insert(beat);
-                *last = beat.max(*last);
-                Ok(())
-            },
-        )
+    async fn heartbeat(&self, sign: &Heartbeat) -> Result<(), ProgressError> {
+        self.write(|writes| writes.heartbeats += 1, |store| store.heartbeat(sign))
     }
 
-    async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+    async fn retire(&self, worker: &WorkerId, seen: Option<u64>) -> Result<(), ProgressError> {
+        self.write(|writes| writes.retirements += 1, |store| store.retire(worker, seen))
+    }
+
+    async fn announce(&self, worker: &WorkerId) -> Result<(), ProgressError> {
         self.write(
-            |writes| writes.retirements += 1,
+            |writes| writes.announcements += 1,
             |store| {
-                store.workers.remove(worker);
+                if let Some(member) = store.workers.get_mut(worker) {
+                    member.announced += 1;
+                }
                 Ok(())
             },
         )
@@ -295,12 +347,21 @@ impl Progress for MemoryProgress {
         self.write(|writes| writes.takes += 1, |store| store.take(key, seen, worker, new))
     }
 
+    async fn hand_over(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        to: &WorkerId,
+    ) -> Result<Lease, ProgressError> {
+        self.write(|writes| writes.hand_overs += 1, |store| store.hand_over(shard, lease, to))
+    }
+
     async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
         self.write(|writes| writes.releases += 1, |store| store.release(key, lease))
     }
 
-    async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError> {
-        self.write(|writes| writes.seeds += 1, |store| store.seed(lease))
+    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
+        self.write(|writes| writes.seeds += 1, |store| store.seed(lease, begin))
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
@@ -339,11 +400,11 @@ mod tests {
         let (one, worker) = (MemoryProgress::new(), WorkerId::from("w1"));
         let other = one.view();
         one.set_fault(MemoryFault::Unreachable);
-        assert!(one.heartbeat(&worker, 1).await.is_err());
+        assert!(one.heartbeat(&Heartbeat::first(worker.clone())).await.is_err());
         assert!(one.coordination().await.is_err());
         assert_eq!(one.writes(), MemoryWrites::default());
         assert_eq!(other.coordination().await.unwrap(), Coordination::default());
-        other.heartbeat(&worker, 1).await.unwrap();
+        other.heartbeat(&Heartbeat::first(worker)).await.unwrap();
         assert_eq!((other.writes().heartbeats, other.writes().besides_heartbeats()), (1, 0));
     }
 }

@@ -6,11 +6,14 @@
 
 mod client;
 mod dynamodb;
+mod expression;
 mod fencing;
 mod item;
 mod json;
+mod kept;
 mod keys;
 pub mod letters;
+mod lives;
 mod memory;
 pub mod problem;
 mod table;
@@ -19,202 +22,28 @@ pub mod wire;
 
 pub use client::{ClientProgress, ClientSettings};
 pub use dynamodb::{ACTIONS as TABLE_ACTIONS, WriteUnitsObserver};
+pub use kept::{
+    Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, Member,
+    NewShard, OpenWindow, Position, ShardProgress, WorkerId,
+};
 pub use keys::{OWN_PREFIX, is_own, leading_keys, leading_keys_of, valid_consumer_name};
 pub use letters::{DeadLetter, DeadLetters, LetterId};
 pub use memory::{MemoryFault, MemoryProgress, MemoryWrites};
 pub use table::{TableProgress, TableSettings};
 pub use token::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
 
-use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use async_trait::async_trait;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::sync::Arc;
-use std::time::SystemTime;
 
-/// One running process that may hold leases. Unique for every start.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerId(Arc<str>);
-
-impl WorkerId {
-    /// The id as it stands in the store.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for WorkerId {
-    fn from(id: &str) -> Self {
-        Self(id.into())
-    }
-}
-
-impl fmt::Display for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What a lease is of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LeaseKey {
-    /// The stream as a whole: its holder finds shards and, for now, reads all of them.
-    Stream,
-    /// One shard.
-    Shard(ShardId),
-}
-
-/// The fenced right of one worker to one thing. `counter` is the fencing token: it grows
-/// by one with every take, so a lease is never confused with an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Lease {
-    /// Who holds it; `None` after a release.
-    pub owner: Option<WorkerId>,
-    /// How often it has been taken.
-    #[serde(with = "json::count")]
-    #[schemars(schema_with = "json::count::schema")]
-    pub counter: u64,
-}
-
-/// How far a shard has been delivered, durably.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// Nothing delivered: begin at the oldest record kept.
-    TrimHorizon,
-    /// Nothing delivered: begin at the first record not older than this (milliseconds).
-    AtTimestamp(SystemTime),
-    /// Delivered up to and including this record.
-    After(SequenceNumber),
-    /// Closed and delivered to its end.
-    ShardEnd,
-}
-
-/// Records that left the stream before they were read: lost to this consumer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Gap {
-    /// The last record known from before the gap, if any was read.
-    #[serde(with = "json::number")]
-    #[schemars(schema_with = "json::number::schema")]
-    pub after: Option<SequenceNumber>,
-    /// The first record read after it, if there was one on the page that followed.
-    #[serde(with = "json::number")]
-    #[schemars(schema_with = "json::number::schema")]
-    pub resumed_at: Option<SequenceNumber>,
-    /// When it was found (milliseconds).
-    #[serde(with = "json::millis")]
-    #[schemars(schema_with = "json::millis::schema")]
-    pub found_at: SystemTime,
-}
-
-/// A tumbling window that is open in a shard, as the handler has left it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct OpenWindow {
-    /// Its first moment (milliseconds).
-    #[serde(with = "json::millis")]
-    #[schemars(schema_with = "json::millis::schema")]
-    pub start: SystemTime,
-    /// The first moment after it (milliseconds).
-    #[serde(with = "json::millis")]
-    #[schemars(schema_with = "json::millis::schema")]
-    pub end: SystemTime,
-    /// Its state, JSON as text.
-    pub state: String,
-}
-
-impl OpenWindow {
-    /// Bytes that the state takes in an item or a body, where it is text within JSON.
-    pub fn kept_bytes(&self) -> usize {
-        let escaped = self.state.bytes().filter(|byte| matches!(byte, b'"' | b'\\'));
-        self.state.len() + escaped.count()
-    }
-}
-
-/// The largest [`OpenWindow::kept_bytes`] that is kept. Every checkpoint writes it, and all
-/// shards' are read at a start; an item has room for more.
-pub const MAX_KEPT_STATE_BYTES: usize = 64 << 10;
-
-/// One shard's item.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ShardProgress {
-    /// The shard.
-    pub shard: ShardId,
-    /// The shard it continues.
-    pub parent: Option<ShardId>,
-    /// Who may write it.
-    pub lease: Lease,
-    /// How far it has been delivered.
-    pub position: Position,
-    /// When the position was last written (milliseconds).
-    #[serde(with = "json::millis")]
-    #[schemars(schema_with = "json::millis::schema")]
-    pub updated: SystemTime,
-    /// Every gap found in it, oldest first.
-    pub gaps: Vec<Gap>,
-    /// The tumbling window that is open at the position.
-    #[serde(default)]
-    pub window: Option<OpenWindow>,
-}
-
-/// A worker's sign of life. It is dead when `beat` has not changed for the failover time
-/// by the observer's own clock; no clocks are compared between machines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Heartbeat {
-    /// Whose.
-    pub worker: WorkerId,
-    /// Grows with every beat.
-    #[serde(with = "json::count")]
-    #[schemars(schema_with = "json::count::schema")]
-    pub beat: u64,
-}
-
-/// What is known of the consumer as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Coordination {
-    /// The lease on the stream; `None` when nobody has ever held it.
-    pub stream: Option<Lease>,
-    /// Whether the starting position has been carried out: shards that are not in the
-    /// store are new since then and are read from their beginning.
-    pub seeded: bool,
-    /// The workers that beat, dead ones included until they are cleared away.
-    pub workers: Vec<Heartbeat>,
-}
-
-/// A position to be made durable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Checkpoint {
-    /// The shard.
-    pub shard: ShardId,
-    /// The lease it is written under.
-    pub lease: Lease,
-    /// Orders the writes under the lease: larger than that of every earlier one. A write
-    /// that comes late, after a later one, changes nothing.
-    #[serde(with = "json::count")]
-    #[schemars(schema_with = "json::count::schema")]
-    pub step: u64,
-    /// The new position.
-    pub position: Position,
-    /// A gap found on the way to it, kept with it in one write.
-    pub gap: Option<Gap>,
-    /// The tumbling window that is open at it, kept with it in one write.
-    #[serde(default)]
-    pub window: Option<OpenWindow>,
-}
-
-/// How a shard's item looks when it is taken for the first time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NewShard {
-    /// The shard it continues.
-    pub parent: Option<ShardId>,
-    /// Where it begins; ignored when the item exists.
-    pub position: Position,
+/// Which shards' items are asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Selection<'a> {
+    /// All of them.
+    All,
+    /// Those whose lease this worker holds.
+    Of(&'a WorkerId),
+    /// These, where they are there.
+    These(&'a [ShardId]),
 }
 
 /// A call to the store that failed.
@@ -257,11 +86,15 @@ pub trait Progress: DeadLetters {
     /// The stream's lease and the workers' heartbeats; cheap, asked for often.
     async fn coordination(&self) -> Result<Coordination, ProgressError>;
 
-    /// Every shard's item.
-    async fn load(&self) -> Result<Vec<ShardProgress>, ProgressError>;
+    /// Shards' items, in the order of their names.
+    async fn load(&self, which: Selection<'_>) -> Result<Vec<ShardProgress>, ProgressError>;
 
-    /// Writes `worker`'s sign of life.
-    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError>;
+    /// Writes a sign of life. One that comes late, after a later one, changes nothing.
+    ///
+    /// # Errors
+    /// [`ProgressError::LeaseLost`] when the life has ended: others have removed the sign,
+    /// and every lease of this worker may be another's.
+    async fn heartbeat(&self, sign: &Heartbeat) -> Result<(), ProgressError>;
 
     /// Says that `worker` is stopping and has its last positions still to write. A store
     /// that somebody stands before, who may be stopping too, passes it on; others need
@@ -271,8 +104,15 @@ pub trait Progress: DeadLetters {
         Ok(())
     }
 
-    /// Removes `worker`'s sign of life; its own at a clean stop, or a dead one's.
-    async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError>;
+    /// Removes `worker`'s sign of life: its own at a clean stop, or a dead one's, that was
+    /// last seen with the beat `seen`. From then on that life cannot go on.
+    ///
+    /// # Errors
+    /// [`ProgressError::LeaseLost`] with the worker as owner when it has beaten since.
+    async fn retire(&self, worker: &WorkerId, seen: Option<u64>) -> Result<(), ProgressError>;
+
+    /// Lets `worker` know that a lease is its now. Nothing where it shows no life.
+    async fn announce(&self, worker: &WorkerId) -> Result<(), ProgressError>;
 
     /// Takes the lease that was last seen as `seen` (`None`: it did not exist). `new`
     /// says how a shard's item begins; it is `None` for [`LeaseKey::Stream`].
@@ -287,11 +127,21 @@ pub trait Progress: DeadLetters {
         new: Option<&NewShard>,
     ) -> Result<Lease, ProgressError>;
 
+    /// Makes a shard's lease another worker's, in one write: nobody else can come between.
+    /// The new owner's lease is the answer; it should be announced to it.
+    async fn hand_over(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        to: &WorkerId,
+    ) -> Result<Lease, ProgressError>;
+
     /// Gives a lease back, so that the next worker need not wait for the failover time.
     async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError>;
 
-    /// Notes that the starting position has been carried out, under the stream's lease.
-    async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError>;
+    /// Notes, under the stream's lease, that the starting position has been carried out
+    /// and where shards begin that have no item.
+    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError>;
 
     /// Writes positions; one result for each, in order. Under a lost lease nothing is
     /// written and the result is [`ProgressError::LeaseLost`]; one that a later

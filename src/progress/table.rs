@@ -6,13 +6,18 @@
 //! one is judged by the item that refused it, so that a write whose answer was lost, to
 //! the SDK's own retry too, is known as its own.
 
-use super::dynamodb::{Refusal, Table, Values, WriteUnitsObserver};
+use super::dynamodb::{Only, Refusal, Table, Values, WriteUnitsObserver};
+use super::expression::{
+    AND_GAP, AND_NO_WINDOW, AND_WINDOW, AS_SEEN, BEGIN_CHILD, BEGIN_SHARD, BEGIN_STREAM, HELD,
+    HELD_OR_NOT_THERE, MOVE, NOT_OVERTAKEN, NOT_OVERTAKEN_AND_GAP_IS_NEW, NOT_THERE, RELEASE,
+    RELEASED_AS_SEEN, SEED, TAKE,
+};
 use super::fencing;
 use super::item::{self, Attributes, Reader, UnreadableItem, Value};
 use super::keys::{ItemKey, Namespace, STREAM_SORT, WORKER_SORT_PREFIX};
 use super::{
-    Checkpoint, Coordination, Gap, Lease, LeaseKey, NewShard, Progress, ProgressError,
-    ShardProgress, WorkerId, first_take,
+    Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, NewShard, Position, Progress,
+    ProgressError, Selection, ShardProgress, WorkerId, first_take,
 };
 use crate::source::ShardId;
 use async_trait::async_trait;
@@ -23,34 +28,6 @@ use std::time::SystemTime;
 /// How many calls one batch has under way: a round of checkpoints of many shards is
 /// done in a few round trips, and does not take every connection.
 const CONCURRENT_CALLS: usize = 16;
-
-const NOT_THERE: &str = "attribute_not_exists(#pk)";
-const AS_SEEN: &str = "sg_owner = :owner AND sg_counter = :counter";
-const RELEASED_AS_SEEN: &str = "attribute_not_exists(sg_owner) AND sg_counter = :counter";
-const HELD: &str = AS_SEEN;
-const NOT_OVERTAKEN: &str = "sg_owner = :owner AND sg_counter = :counter AND \
-     (attribute_not_exists(sg_step) OR sg_step <= :step)";
-const NOT_OVERTAKEN_AND_GAP_IS_NEW: &str = "sg_owner = :owner AND sg_counter = :counter AND \
-     (attribute_not_exists(sg_step) OR sg_step <= :step) AND \
-     (attribute_not_exists(sg_last_gap) OR sg_last_gap <> :mark)";
-const HELD_OR_NOT_THERE: &str =
-    "attribute_not_exists(#pk) OR (sg_owner = :owner AND sg_counter = :counter)";
-const LATER_BEAT: &str = "attribute_not_exists(sg_beat) OR sg_beat < :beat";
-
-const TAKE: &str = "SET sg_owner = :worker, sg_counter = :next REMOVE sg_step";
-const BEGIN_STREAM: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next";
-const BEGIN_SHARD: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next, \
-     sg_position = :position, sg_updated = :updated";
-const BEGIN_CHILD: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next, \
-     sg_position = :position, sg_updated = :updated, sg_parent = :parent";
-const RELEASE: &str = "REMOVE sg_owner";
-const SEED: &str = "SET sg_seeded = :seeded";
-const BEAT: &str = "SET sg_v = :v, sg_beat = :beat";
-const MOVE: &str = "SET sg_position = :position, sg_updated = :updated, sg_step = :step";
-const AND_GAP: &str =
-    ", sg_gaps = list_append(if_not_exists(sg_gaps, :none), :gap), sg_last_gap = :mark";
-const AND_WINDOW: &str = ", sg_window = :window";
-const AND_NO_WINDOW: &str = " REMOVE sg_window";
 
 /// Which items of which table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +68,7 @@ impl TableProgress {
 
     /// The item that refused a write: the one the answer brought, or, from an endpoint
     /// that brings none, as it stands now.
-    async fn refuser(
+    pub(super) async fn refuser(
         &self,
         key: &ItemKey,
         old: Option<Attributes>,
@@ -99,7 +76,7 @@ impl TableProgress {
         match old {
             Some(item) => Ok(Some(item)),
             None => {
-                let items = self.table.query(&key.partition, Some(&key.sort)).await?;
+                let items = self.table.query(&key.partition, Only::Sort(&key.sort)).await?;
                 Ok(items.into_iter().next().map(|(_, item)| item))
             }
         }
@@ -214,22 +191,37 @@ impl Progress for TableProgress {
 
     async fn coordination(&self) -> Result<Coordination, ProgressError> {
         let mut coordination = Coordination::default();
-        for (key, item) in self.table.query(self.keys.control(), None).await? {
+        for (key, item) in self.table.query(self.keys.control(), Only::Any).await? {
             if key.sort == STREAM_SORT {
                 let stream = Reader::new(&key, &item)?;
                 coordination.stream = Some(stream.lease()?);
                 coordination.seeded = stream.seeded()?;
             } else if key.sort.starts_with(WORKER_SORT_PREFIX) {
-                coordination.workers.push(Reader::new(&key, &item)?.heartbeat()?);
+                coordination.workers.push(Reader::new(&key, &item)?.member()?);
             }
         }
         Ok(coordination)
     }
 
-    async fn load(&self) -> Result<Vec<ShardProgress>, ProgressError> {
-        let partitions: Vec<String> = self.keys.shard_partitions().collect();
+    async fn load(&self, which: Selection<'_>) -> Result<Vec<ShardProgress>, ProgressError> {
+        let keys: Vec<ItemKey>;
+        let partitions: Vec<String>;
+        let asked: Vec<(&str, Only<'_>)> = match which {
+            Selection::These(shards) => {
+                keys = shards.iter().map(|shard| self.keys.shard(shard)).collect();
+                keys.iter().map(|key| (&*key.partition, Only::Sort(&key.sort))).collect()
+            }
+            Selection::All | Selection::Of(_) => {
+                let only = match which {
+                    Selection::Of(worker) => Only::Owner(worker.as_str()),
+                    _ => Only::Any,
+                };
+                partitions = self.keys.shard_partitions().collect();
+                partitions.iter().map(|partition| (&**partition, only)).collect()
+            }
+        };
         let queries: Vec<_> =
-            partitions.iter().map(|partition| self.table.query(partition, None)).collect();
+            asked.into_iter().map(|(partition, only)| self.table.query(partition, only)).collect();
         let found: Vec<Vec<(ItemKey, Attributes)>> =
             stream::iter(queries).buffer_unordered(CONCURRENT_CALLS).try_collect().await?;
         let mut shards = found
@@ -241,21 +233,16 @@ impl Progress for TableProgress {
         Ok(shards)
     }
 
-    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError> {
-        let key = self.keys.worker(worker);
-        let values = vec![(":v", item::FORMAT.into()), (":beat", beat.into())];
-        match self.table.update(&key, BEAT, LATER_BEAT, values).await {
-            // It stands already, or a later one does and this one comes late.
-            Ok(()) | Err(Refusal::Condition(_)) => Ok(()),
-            Err(Refusal::Failed(error)) => Err(error),
-        }
+    async fn heartbeat(&self, sign: &Heartbeat) -> Result<(), ProgressError> {
+        self.beat(sign).await
     }
 
-    async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError> {
-        match self.table.delete(&self.keys.worker(worker), None).await {
-            Ok(()) | Err(Refusal::Condition(_)) => Ok(()),
-            Err(Refusal::Failed(error)) => Err(error),
-        }
+    async fn retire(&self, worker: &WorkerId, seen: Option<u64>) -> Result<(), ProgressError> {
+        self.remove_sign(worker, seen).await
+    }
+
+    async fn announce(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+        self.count_announcement(worker).await
     }
 
     async fn take(
@@ -293,6 +280,25 @@ impl Progress for TableProgress {
         Ok(taken)
     }
 
+    async fn hand_over(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        to: &WorkerId,
+    ) -> Result<Lease, ProgressError> {
+        let key = self.keys.shard(shard);
+        let handed = fencing::handed_over(lease, to);
+        let values = vec![(":worker", to.as_str().into()), (":next", handed.counter.into())];
+        match self.update_held(&key, lease, TAKE, HELD, values).await {
+            Ok(()) => {}
+            Err(refusal) => {
+                let judge = |now: Option<&_>, _| fencing::hand_over(now, lease, to);
+                self.judge(&key, refusal, judge).await?;
+            }
+        }
+        Ok(handed)
+    }
+
     async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
         let key = self.keys.lease(key);
         let written = match held_values(lease) {
@@ -305,9 +311,10 @@ impl Progress for TableProgress {
         }
     }
 
-    async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError> {
+    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
         let key = self.keys.lease(&LeaseKey::Stream);
-        let seeded = vec![(":seeded", Value::Bool(true))];
+        let begin = Value::Text(item::position_text(begin));
+        let seeded = vec![(":seeded", Value::Bool(true)), (":begin", begin)];
         match self.update_held(&key, lease, SEED, HELD, seeded).await {
             Ok(()) => Ok(()),
             Err(refusal) => self.judge(&key, refusal, |now, _| fencing::held(now, lease)).await,
@@ -343,6 +350,7 @@ fn begin(first: Option<&NewShard>, values: &mut Values<'_>) -> &'static str {
     let Some(first) = first else { return BEGIN_STREAM };
     values.push((":position", Value::Text(item::position_text(&first.position))));
     values.push((":updated", item::millis(SystemTime::now()).into()));
+    values.push((":closed", Value::Bool(first.closed)));
     match &first.parent {
         None => BEGIN_SHARD,
         Some(parent) => {

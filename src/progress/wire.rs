@@ -7,7 +7,7 @@
 use super::json::{base64, count, part};
 use super::letters::{DeadLetter, LetterId, Listed};
 use super::problem::Problem;
-use super::{Lease, LeaseKey, NewShard, ShardProgress, WorkerId};
+use super::{Lease, LeaseKey, NewShard, Position, Selection, ShardProgress, WorkerId};
 use crate::source::ShardId;
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -36,8 +36,12 @@ pub enum Call {
     Drain,
     /// [`super::Progress::retire`]
     Retire,
+    /// [`super::Progress::announce`]
+    Announce,
     /// [`super::Progress::take`]
     Take,
+    /// [`super::Progress::hand_over`]
+    HandOver,
     /// [`super::Progress::release`]
     Release,
     /// [`super::Progress::seeded`]
@@ -64,13 +68,15 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Coordination,
         Self::Shards,
         Self::Heartbeat,
         Self::Drain,
         Self::Retire,
+        Self::Announce,
         Self::Take,
+        Self::HandOver,
         Self::Release,
         Self::Seeded,
         Self::Checkpoint,
@@ -92,7 +98,9 @@ impl Call {
             Self::Heartbeat => "heartbeat",
             Self::Drain => "drain",
             Self::Retire => "retire",
+            Self::Announce => "announce",
             Self::Take => "take",
+            Self::HandOver => "hand-over",
             Self::Release => "release",
             Self::Seeded => "seeded",
             Self::Checkpoint => "checkpoint",
@@ -114,7 +122,7 @@ impl Call {
 
     /// Whether it only reads, and is a GET without a body; the others are POSTs.
     pub fn reads(self) -> bool {
-        matches!(self, Self::Coordination | Self::Shards)
+        matches!(self, Self::Coordination)
     }
 }
 
@@ -149,15 +157,23 @@ pub fn agreed(theirs: &[u64]) -> Option<u64> {
     VERSIONS.iter().rev().find(|version| theirs.contains(version)).copied()
 }
 
-/// Body of [`Call::Heartbeat`].
+/// Body of [`Call::Shards`]: which of them.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct HeartbeatBody {
-    /// Whose.
+#[serde(rename_all = "snake_case")]
+pub enum ShardsBody {
+    /// All of them.
+    All,
+    /// Those whose lease this worker holds.
+    Worker(WorkerId),
+    /// These.
+    Shards(Vec<ShardId>),
+}
+
+/// Body of [`Call::Announce`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AnnounceBody {
+    /// Who has been given something.
     pub worker: WorkerId,
-    /// Its count.
-    #[serde(with = "count")]
-    #[schemars(schema_with = "count::schema")]
-    pub beat: u64,
 }
 
 /// Body of [`Call::Drain`].
@@ -172,6 +188,10 @@ pub struct DrainBody {
 pub struct RetireBody {
     /// Who leaves.
     pub worker: WorkerId,
+    /// Its beat as it was last seen, where another removes it.
+    #[serde(default, with = "count::optional")]
+    #[schemars(schema_with = "count::optional::schema")]
+    pub seen: Option<u64>,
 }
 
 /// Body of [`Call::Take`]; the answer is the lease.
@@ -185,6 +205,17 @@ pub struct TakeBody {
     pub worker: WorkerId,
     /// How the item begins when there is none.
     pub new: Option<NewShard>,
+}
+
+/// Body of [`Call::HandOver`]; the answer is the new owner's lease.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct HandOverBody {
+    /// The shard.
+    pub shard: ShardId,
+    /// The lease given away.
+    pub lease: Lease,
+    /// To whom.
+    pub to: WorkerId,
 }
 
 /// Body of [`Call::Release`].
@@ -201,6 +232,8 @@ pub struct ReleaseBody {
 pub struct SeededBody {
     /// The stream's lease.
     pub lease: Lease,
+    /// Where shards begin that have no item.
+    pub begin: Position,
 }
 
 /// Body of [`Call::Forget`].
@@ -300,6 +333,26 @@ pub struct PartAnswer {
 pub struct LetterBody {
     /// The letter.
     pub id: LetterId,
+}
+
+impl ShardsBody {
+    /// The body that asks for `which`.
+    pub(super) fn of(which: Selection<'_>) -> Self {
+        match which {
+            Selection::All => Self::All,
+            Selection::Of(worker) => Self::Worker(worker.clone()),
+            Selection::These(shards) => Self::Shards(shards.to_vec()),
+        }
+    }
+
+    /// Which it asks for.
+    pub(crate) fn selection(&self) -> Selection<'_> {
+        match self {
+            Self::All => Selection::All,
+            Self::Worker(worker) => Selection::Of(worker),
+            Self::Shards(shards) => Selection::These(shards),
+        }
+    }
 }
 
 impl LeaseKey {

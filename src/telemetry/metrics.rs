@@ -64,7 +64,7 @@ impl InvocationOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ShardState {
-    /// For its parent to be delivered to its end.
+    /// For the first page.
     Waiting,
     /// Being read and delivered.
     Reading,
@@ -175,6 +175,10 @@ metrics! {
     leases_taken: IntCounter("streamgate_leases_taken_total");
     /// Leases this worker found taken by another, or gave up because it could not show life.
     leases_lost: IntCounter("streamgate_leases_lost_total");
+    /// Leases handed to another worker, at a stop or so that all carry about the same.
+    leases_handed_over: IntCounter("streamgate_leases_handed_over_total");
+    /// 1 in the worker that finds shards for all and adopts those that nobody has.
+    leads: IntGauge("streamgate_leader");
     /// Writes of a shard's position, by how they ended.
     checkpoints: IntCounterVec("streamgate_checkpoints_total", &["outcome"]);
     /// Retries of reads of the stream, by why.

@@ -34,12 +34,7 @@ pub enum Role {
     /// Not far enough yet to know.
     #[default]
     Starting,
-    /// Another worker of the same name reads; this one takes over when it stops.
-    Standby {
-        /// Who reads.
-        owner: String,
-    },
-    /// This worker reads the stream's shards.
+    /// One of the consumer's workers: it reads its share of the shards, which may be none.
     Active,
     /// Finishing what is in flight.
     Draining,

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use streamgate::api::Stores;
 use streamgate::progress::{
-    ApiToken, ClientProgress, LeaseKey, MemoryFault, MemoryProgress, Progress, ProgressError,
-    WorkerId,
+    ApiToken, ClientProgress, Heartbeat, LeaseKey, MemoryFault, MemoryProgress, Progress,
+    ProgressError, WorkerId,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -101,7 +101,9 @@ async fn another_table_consumer_or_version_is_refused_by_both_names() {
         let other = if name == "TABLE_NAME" { &mut settings.table } else { &mut settings.consumer };
         *other = theirs.to_owned();
         let other = ClientProgress::new(settings).unwrap();
-        for refused in [other.describe().await, other.heartbeat(&worker, 1).await] {
+        for refused in
+            [other.describe().await, other.heartbeat(&Heartbeat::first(worker.clone())).await]
+        {
             let Err(ProgressError::Unsuitable(why)) = refused else { panic!("{refused:?}") };
             for word in [name, ours, theirs] {
                 assert!(why.contains(word), "{why}");
@@ -135,7 +137,7 @@ async fn a_lost_lease_is_a_conflict_that_names_the_owner() {
     let body = problem(post(&api, &path("take"), late), 409, "lease_lost").await;
     assert_eq!(body["owner"], "w1");
     progress.release(&LeaseKey::Stream, &lease).await.unwrap();
-    let seeded = json!({ "lease": lease }).to_string();
+    let seeded = json!({ "lease": lease, "begin": "TRIM_HORIZON" }).to_string();
     let body = problem(post(&api, &path("seeded"), seeded), 409, "lease_lost").await;
     assert_eq!(body.get("owner"), None);
 }

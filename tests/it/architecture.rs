@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["progress"],
     &["policy", "telemetry"],
     &["api"],
-    &["batch", "filter", "frontier", "lineage"],
+    &["batch", "filter", "frontier", "lineage", "planner"],
     &["checkpoint", "deliver", "reader"],
     &["consumer"],
     &["config", "simulator"],

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use streamgate::progress::letters::{self, DeadLetter, INLINE_BYTES, LetterId, PART_BYTES, Reason};
 use streamgate::progress::{
-    Checkpoint, ClientProgress, Gap, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES,
-    MemoryProgress, NewShard, OpenWindow, Position, Progress, ProgressError, ShardProgress,
-    TableProgress, TableSettings, WorkerId,
+    Checkpoint, ClientProgress, Gap, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, Member,
+    MemoryProgress, NewShard, OpenWindow, Position, Progress, ProgressError, Selection,
+    ShardProgress, TableProgress, TableSettings, WorkerId,
 };
 use streamgate::source::ShardId;
 
@@ -47,6 +47,10 @@ macro_rules! conformance {
             every_position_is_read_as_it_was_written,
             the_stream_is_seeded_under_its_lease,
             heartbeats_grow_and_can_be_cleared_away,
+            a_sign_of_life_that_was_removed_stays_removed,
+            a_worker_hears_of_what_was_given_to_it,
+            a_lease_is_handed_over_in_one_write,
+            shards_are_loaded_by_owner_or_by_name,
             many_shards_are_all_loaded,
             consumers_and_labels_do_not_see_each_other,
             of_twenty_takers_one_wins,
@@ -168,7 +172,7 @@ fn key(n: usize) -> LeaseKey {
 }
 
 fn at_horizon() -> NewShard {
-    NewShard { parent: None, position: Position::TrimHorizon }
+    NewShard { parent: None, position: Position::TrimHorizon, closed: false }
 }
 
 fn after(digits: &str) -> Position {
@@ -196,7 +200,7 @@ async fn write(store: &dyn Progress, checkpoint: Checkpoint) -> Result<(), Progr
 }
 
 async fn only_shard(store: &dyn Progress) -> ShardProgress {
-    let mut shards = store.load().await.unwrap();
+    let mut shards = store.load(Selection::All).await.unwrap();
     assert_eq!(shards.len(), 1);
     shards.remove(0)
 }
@@ -214,15 +218,18 @@ fn assert_lost<T: std::fmt::Debug>(result: Result<T, ProgressError>, to: Option<
 async fn an_empty_store_is_empty(space: &Space) {
     let store = space.store();
     store.describe().await.unwrap();
-    assert_eq!(store.load().await.unwrap(), []);
+    assert_eq!(store.load(Selection::All).await.unwrap(), []);
     let nothing = store.coordination().await.unwrap();
-    assert_eq!((nothing.stream, nothing.seeded, nothing.workers), (None, false, Vec::new()));
+    assert_eq!((nothing.stream, nothing.seeded, nothing.workers), (None, None, Vec::new()));
 }
 
 async fn the_first_take_makes_the_item(space: &Space) {
     let store = space.store();
-    let new =
-        NewShard { parent: Some(shard(0)), position: Position::AtTimestamp(at_millis(1_234)) };
+    let new = NewShard {
+        parent: Some(shard(0)),
+        position: Position::AtTimestamp(at_millis(1_234)),
+        closed: true,
+    };
     let before = SystemTime::now() - Duration::from_millis(1);
     let lease = store.take(&key(1), None, &worker("w1"), Some(&new)).await.unwrap();
     assert_eq!(lease, Lease { owner: Some(worker("w1")), counter: 1 });
@@ -234,6 +241,7 @@ async fn the_first_take_makes_the_item(space: &Space) {
         lease: lease.clone(),
         position: new.position,
         updated: item.updated,
+        closed: true,
         gaps: Vec::new(),
         window: None,
     };
@@ -248,7 +256,7 @@ async fn a_take_of_what_was_seen_wins_and_counts_up(space: &Space) {
     let mut seen = take_new(&*store, 1, "w0").await;
     write(&*store, checkpoint(1, &seen, after("77"))).await.unwrap();
     for n in 1..4 {
-        let other = NewShard { parent: Some(shard(9)), position: Position::ShardEnd };
+        let other = NewShard { parent: Some(shard(9)), position: Position::ShardEnd, closed: true };
         let taker = worker(&format!("w{n}"));
         seen = store.take(&key(1), Some(&seen), &taker, Some(&other)).await.unwrap();
         assert_eq!(seen, Lease { owner: Some(taker), counter: n + 1 });
@@ -286,7 +294,7 @@ async fn a_lease_that_has_passed_on_changes_nothing(space: &Space) {
     let last = store.take(&key(1), Some(&new), &worker("w1"), None).await.unwrap();
     let old_stream = store.take(&LeaseKey::Stream, None, &worker("w1"), None).await.unwrap();
     let stream = store.take(&LeaseKey::Stream, Some(&old_stream), &worker("w2"), None).await;
-    let before = (store.load().await.unwrap(), store.coordination().await.unwrap());
+    let before = (store.load(Selection::All).await.unwrap(), store.coordination().await.unwrap());
     let gap = Gap { after: None, resumed_at: None, found_at: at_millis(1) };
     for stale in [&old, &new] {
         let moved = checkpoint(1, stale, after("5"));
@@ -296,11 +304,14 @@ async fn a_lease_that_has_passed_on_changes_nothing(space: &Space) {
         assert_lost(store.release(&key(1), stale).await, Some("w1"));
         assert_lost(store.forget(&shard(1), stale).await, Some("w1"));
     }
-    assert_lost(store.seeded(&old_stream).await, Some("w2"));
+    assert_lost(store.seeded(&old_stream, &Position::TrimHorizon).await, Some("w2"));
     assert_lost(store.release(&LeaseKey::Stream, &old_stream).await, Some("w2"));
-    assert_eq!((store.load().await.unwrap(), store.coordination().await.unwrap()), before);
+    assert_eq!(
+        (store.load(Selection::All).await.unwrap(), store.coordination().await.unwrap()),
+        before
+    );
     write(&*store, checkpoint(1, &last, after("6"))).await.unwrap();
-    store.seeded(&stream.unwrap()).await.unwrap();
+    store.seeded(&stream.unwrap(), &Position::TrimHorizon).await.unwrap();
 }
 
 async fn nothing_is_written_under_a_lease_that_nobody_holds(space: &Space) {
@@ -312,12 +323,12 @@ async fn nothing_is_written_under_a_lease_that_nobody_holds(space: &Space) {
     let gap = Gap { after: None, resumed_at: None, found_at: at_millis(1) };
     let moved = checkpoint(1, &nobodys, after("5"));
     let with_gap = Checkpoint { gap: Some(gap), ..moved.clone() };
-    let before = store.load().await.unwrap();
+    let before = store.load(Selection::All).await.unwrap();
     assert_lost(write(&*store, moved).await, None);
     assert_lost(write(&*store, with_gap).await, None);
     assert_lost(write(&*store, checkpoint(1, &lease, after("5"))).await, None);
     assert_lost(store.forget(&shard(1), &nobodys).await, None);
-    assert_eq!(store.load().await.unwrap(), before);
+    assert_eq!(store.load(Selection::All).await.unwrap(), before);
 }
 
 async fn nothing_is_written_to_an_item_that_is_not_there(space: &Space) {
@@ -325,8 +336,8 @@ async fn nothing_is_written_to_an_item_that_is_not_there(space: &Space) {
     let lease = Lease { owner: Some(worker("w1")), counter: 1 };
     assert_lost(write(&*store, checkpoint(1, &lease, after("5"))).await, None);
     assert_lost(store.release(&key(1), &lease).await, None);
-    assert_lost(store.seeded(&lease).await, None);
-    assert_eq!(store.load().await.unwrap(), []);
+    assert_lost(store.seeded(&lease, &Position::TrimHorizon).await, None);
+    assert_eq!(store.load(Selection::All).await.unwrap(), []);
     assert_eq!(store.coordination().await.unwrap().stream, None);
 }
 
@@ -337,10 +348,10 @@ async fn a_write_that_comes_late_moves_nothing_back(space: &Space) {
     let early = checkpoint(1, &lease, after("5"));
     let early_with_gap = Checkpoint { gap: Some(gap), ..early.clone() };
     write(&*store, checkpoint(1, &lease, after("6"))).await.unwrap();
-    let before = store.load().await.unwrap();
+    let before = store.load(Selection::All).await.unwrap();
     write(&*store, early).await.unwrap();
     write(&*store, early_with_gap).await.unwrap();
-    assert_eq!(store.load().await.unwrap(), before);
+    assert_eq!(store.load(Selection::All).await.unwrap(), before);
     // Steps are those of one lease: the next owner counts as it likes.
     let next = store.take(&key(1), Some(&lease), &worker("w2"), None).await.unwrap();
     let first = Checkpoint { step: 0, ..checkpoint(1, &next, after("7")) };
@@ -375,8 +386,8 @@ async fn a_repeated_write_succeeds(space: &Space) {
         let third = store.take(&key, Some(&free), &worker("w3"), new).await.unwrap();
         assert_eq!(store.take(&key, Some(&free), &worker("w3"), new).await.unwrap(), third);
         if key == LeaseKey::Stream {
-            store.seeded(&third).await.unwrap();
-            store.seeded(&third).await.unwrap();
+            store.seeded(&third, &Position::TrimHorizon).await.unwrap();
+            store.seeded(&third, &Position::TrimHorizon).await.unwrap();
         } else {
             let done = checkpoint(1, &third, Position::ShardEnd);
             write(&*store, done.clone()).await.unwrap();
@@ -385,7 +396,7 @@ async fn a_repeated_write_succeeds(space: &Space) {
             store.forget(&shard(1), &third).await.unwrap();
         }
     }
-    assert_eq!(store.load().await.unwrap(), []);
+    assert_eq!(store.load(Selection::All).await.unwrap(), []);
 }
 
 async fn a_released_lease_can_be_taken_at_once(space: &Space) {
@@ -458,13 +469,13 @@ async fn every_position_is_read_as_it_was_written(space: &Space) {
         Position::ShardEnd,
     ];
     for (n, position) in positions.iter().enumerate() {
-        let new = NewShard { parent: None, position: position.clone() };
+        let new = NewShard { parent: None, position: position.clone(), closed: false };
         store.take(&key(n), None, &worker("w1"), Some(&new)).await.unwrap();
     }
     let lease = take_new(&*store, 99, "w1").await;
     for (n, position) in positions.iter().enumerate() {
         write(&*store, checkpoint(99, &lease, position.clone())).await.unwrap();
-        let items = store.load().await.unwrap();
+        let items = store.load(Selection::All).await.unwrap();
         let of = |n| &items.iter().find(|item| item.shard == shard(n)).unwrap().position;
         assert_eq!((of(n), of(99)), (position, position));
         if let (Position::After(read), Position::After(written)) = (of(99), position) {
@@ -474,43 +485,126 @@ async fn every_position_is_read_as_it_was_written(space: &Space) {
     // Every store keeps milliseconds, so that none promises more than the others.
     let finer = SystemTime::UNIX_EPOCH + Duration::from_micros(1_999);
     write(&*store, checkpoint(99, &lease, Position::AtTimestamp(finer))).await.unwrap();
-    let items = store.load().await.unwrap();
+    let items = store.load(Selection::All).await.unwrap();
     assert_eq!(items.last().unwrap().position, Position::AtTimestamp(at_millis(1)));
 }
 
 async fn the_stream_is_seeded_under_its_lease(space: &Space) {
     let store = space.store();
     let lease = store.take(&LeaseKey::Stream, None, &worker("w1"), None).await.unwrap();
-    assert!(!store.coordination().await.unwrap().seeded);
-    store.seeded(&lease).await.unwrap();
-    assert!(store.coordination().await.unwrap().seeded);
+    assert_eq!(store.coordination().await.unwrap().seeded, None);
+    let begin = Position::AtTimestamp(at_millis(1_700_000_000_000));
+    store.seeded(&lease, &begin).await.unwrap();
+    assert_eq!(store.coordination().await.unwrap().seeded, Some(begin.clone()));
     store.release(&LeaseKey::Stream, &lease).await.unwrap();
     let free = store.coordination().await.unwrap().stream.unwrap();
     assert_eq!(free, Lease { owner: None, counter: 1 });
     store.take(&LeaseKey::Stream, Some(&free), &worker("w2"), None).await.unwrap();
-    assert!(store.coordination().await.unwrap().seeded, "it is the stream's, not its owner's");
+    let seeded = store.coordination().await.unwrap().seeded;
+    assert_eq!(seeded, Some(begin), "it is the stream's, not its owner's");
+}
+
+fn beat(worker: &WorkerId, beat: u64) -> Heartbeat {
+    Heartbeat { beat, ..Heartbeat::first(worker.clone()) }
 }
 
 async fn heartbeats_grow_and_can_be_cleared_away(space: &Space) {
     let store = space.store();
     let beats = async || {
         let workers = store.coordination().await.unwrap().workers;
-        workers.into_iter().map(|Heartbeat { worker, beat }| (worker, beat)).collect::<Vec<_>>()
+        workers.into_iter().map(|member| (member.sign.worker, member.sign.beat)).collect::<Vec<_>>()
     };
     let (w1, w2) = (worker("host-1/a"), worker("host-2/b"));
-    store.heartbeat(&w2, 1).await.unwrap();
-    store.heartbeat(&w1, 9).await.unwrap();
-    store.heartbeat(&w1, 10).await.unwrap();
+    store.heartbeat(&beat(&w2, 1)).await.unwrap();
+    store.heartbeat(&beat(&w1, 1)).await.unwrap();
+    store.heartbeat(&beat(&w1, 1)).await.unwrap();
+    store.heartbeat(&beat(&w1, 10)).await.unwrap();
     assert_eq!(beats().await, [(w1.clone(), 10), (w2.clone(), 1)]);
-    store.heartbeat(&w1, 10).await.unwrap();
-    store.heartbeat(&w1, 9).await.expect("one that comes late is no failure");
+    store.heartbeat(&beat(&w1, 10)).await.unwrap();
+    store.heartbeat(&beat(&w1, 9)).await.expect("one that comes late is no failure");
     assert_eq!(beats().await, [(w1.clone(), 10), (w2.clone(), 1)]);
-    store.retire(&w1).await.unwrap();
-    store.retire(&w1).await.unwrap();
-    assert_eq!(beats().await, [(w2.clone(), 1)]);
-    store.heartbeat(&w1, 11).await.expect("one that was cleared away in error comes back");
-    assert_eq!(beats().await, [(w1, 11), (w2, 1)]);
-    assert_eq!(store.load().await.unwrap(), []);
+    let sign = Heartbeat {
+        failover_ms: 10_000,
+        shards: 3,
+        load: 1 << 40,
+        draining: true,
+        noted: 7,
+        ..beat(&w1, 11)
+    };
+    store.heartbeat(&sign).await.unwrap();
+    assert_eq!(store.coordination().await.unwrap().workers[0], Member { sign, announced: 0 });
+    store.retire(&w1, None).await.unwrap();
+    store.retire(&w1, None).await.unwrap();
+    assert_eq!(beats().await, [(w2, 1)]);
+    assert_eq!(store.load(Selection::All).await.unwrap(), []);
+}
+
+async fn a_sign_of_life_that_was_removed_stays_removed(space: &Space) {
+    let store = space.store();
+    let w1 = worker("w1");
+    assert_lost(store.heartbeat(&beat(&w1, 2)).await, None);
+    store.heartbeat(&beat(&w1, 1)).await.unwrap();
+    store.heartbeat(&beat(&w1, 2)).await.unwrap();
+    assert_lost(store.retire(&w1, Some(1)).await, Some("w1"));
+    assert_eq!(store.coordination().await.unwrap().workers.len(), 1, "it has beaten since");
+    store.retire(&w1, Some(2)).await.unwrap();
+    store.retire(&w1, Some(2)).await.unwrap();
+    assert_lost(store.heartbeat(&beat(&w1, 3)).await, None);
+    assert_eq!(store.coordination().await.unwrap().workers, []);
+}
+
+async fn a_worker_hears_of_what_was_given_to_it(space: &Space) {
+    let store = space.store();
+    let (w1, w2) = (worker("w1"), worker("w2"));
+    store.announce(&w2).await.expect("it has left, and others see to it");
+    store.heartbeat(&beat(&w1, 1)).await.unwrap();
+    store.announce(&w1).await.unwrap();
+    store.heartbeat(&beat(&w1, 2)).await.unwrap();
+    let workers = store.coordination().await.unwrap().workers;
+    let [member] = &workers[..] else { panic!("{workers:?}") };
+    assert_eq!((member.sign.beat, &member.sign.worker), (2, &w1));
+    // At least: an announcement may be sent twice.
+    assert!(member.announced >= 1);
+}
+
+async fn a_lease_is_handed_over_in_one_write(space: &Space) {
+    let store = space.store();
+    let first = take_new(&*store, 1, "w1").await;
+    write(&*store, checkpoint(1, &first, after("77"))).await.unwrap();
+    let handed = store.hand_over(&shard(1), &first, &worker("w2")).await.unwrap();
+    assert_eq!(handed, Lease { owner: Some(worker("w2")), counter: 2 });
+    let again = store.hand_over(&shard(1), &first, &worker("w2")).await.unwrap();
+    assert_eq!(again, handed, "its answer was lost");
+    assert_lost(store.hand_over(&shard(1), &first, &worker("w3")).await, Some("w2"));
+    assert_lost(write(&*store, checkpoint(1, &first, after("78"))).await, Some("w2"));
+    let item = only_shard(&*store).await;
+    assert_eq!((&item.lease, item.position), (&handed, after("77")));
+    // Steps are counted anew: another process counts its own.
+    let low = Checkpoint { step: 1, ..checkpoint(1, &handed, after("79")) };
+    write(&*store, low).await.unwrap();
+    assert_eq!(only_shard(&*store).await.position, after("79"));
+    store.release(&key(1), &handed).await.unwrap();
+    assert_lost(store.hand_over(&shard(1), &handed, &worker("w3")).await, None);
+    assert_lost(store.hand_over(&shard(2), &handed, &worker("w3")).await, None);
+}
+
+async fn shards_are_loaded_by_owner_or_by_name(space: &Space) {
+    let store = space.store();
+    for n in 0..40 {
+        take_new(&*store, n, &format!("w{}", n % 4)).await;
+    }
+    let names = async |which: Selection<'_>| {
+        let items = store.load(which).await.unwrap();
+        items.into_iter().map(|item| item.shard).collect::<Vec<_>>()
+    };
+    let w3 = worker("w3");
+    let expected: Vec<_> = (0..10).map(|n| shard(4 * n + 3)).collect();
+    assert_eq!(names(Selection::Of(&w3)).await, expected);
+    assert_eq!(names(Selection::Of(&worker("w9"))).await, []);
+    let asked = [shard(30), shard(99), shard(2)];
+    assert_eq!(names(Selection::These(&asked)).await, [shard(2), shard(30)]);
+    assert_eq!(names(Selection::These(&[])).await, []);
+    assert_eq!(names(Selection::All).await.len(), 40);
 }
 
 async fn many_shards_are_all_loaded(space: &Space) {
@@ -518,11 +612,15 @@ async fn many_shards_are_all_loaded(space: &Space) {
     let mut expected = BTreeMap::new();
     for n in 0..300 {
         let parent = (n > 0).then(|| shard(n - 1));
-        let new = NewShard { parent: parent.clone(), position: after(&n.to_string()) };
+        let new = NewShard {
+            parent: parent.clone(),
+            position: after(&n.to_string()),
+            closed: n % 2 == 0,
+        };
         store.take(&key(n), None, &worker("w1"), Some(&new)).await.unwrap();
         expected.insert(shard(n), (parent, new.position));
     }
-    let loaded = store.load().await.unwrap();
+    let loaded = store.load(Selection::All).await.unwrap();
     assert_eq!(loaded.len(), 300);
     assert!(loaded.is_sorted_by(|a, b| a.shard < b.shard), "in the order of their names");
     let loaded: BTreeMap<_, _> =
@@ -542,9 +640,9 @@ async fn consumers_and_labels_do_not_see_each_other(space: &Space) {
         let lease = take_new(&**store, 1, &name).await;
         write(&**store, checkpoint(1, &lease, after(&n.to_string()))).await.unwrap();
         let stream = store.take(&LeaseKey::Stream, None, &worker(&name), None).await.unwrap();
-        store.heartbeat(&worker(&name), 7).await.unwrap();
+        store.heartbeat(&Heartbeat::first(worker(&name))).await.unwrap();
         if n == 0 {
-            store.seeded(&stream).await.unwrap();
+            store.seeded(&stream, &Position::TrimHorizon).await.unwrap();
         }
     }
     for (n, store) in spaces.iter().enumerate() {
@@ -552,7 +650,7 @@ async fn consumers_and_labels_do_not_see_each_other(space: &Space) {
         let item = only_shard(&**store).await;
         assert_eq!((&item.lease.owner, item.position), (&owner, after(&n.to_string())));
         let all = store.coordination().await.unwrap();
-        assert_eq!((all.seeded, all.workers.len()), (n == 0, 1));
+        assert_eq!((all.seeded.is_some(), all.workers.len()), (n == 0, 1));
         assert_eq!(all.stream.unwrap().owner, owner);
     }
 }
@@ -599,7 +697,7 @@ async fn a_batch_answers_in_order(space: &Space) {
     for (n, result) in results.into_iter().enumerate() {
         if n % 7 == 0 { assert_lost(result, Some("w1")) } else { result.unwrap() }
     }
-    for (n, item) in store.load().await.unwrap().into_iter().enumerate() {
+    for (n, item) in store.load(Selection::All).await.unwrap().into_iter().enumerate() {
         let moved =
             if n % 7 == 0 { Position::TrimHorizon } else { after(&(1_000 + n).to_string()) };
         assert_eq!((item.shard, item.position), (shard(n), moved));

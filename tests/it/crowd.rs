@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use streamgate::api::Stores;
 use streamgate::progress::{
-    ApiToken, ClientProgress, ClientSettings, MemoryProgress, Progress, WorkerId,
+    ApiToken, ClientProgress, ClientSettings, Heartbeat, MemoryProgress, Progress, WorkerId,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -68,7 +68,7 @@ async fn ten_thousand_strangers_keep_no_consumer_out() {
     let stage = Stage::new("crowd-strangers", 1).await;
     let (keeper, private, consumer) = start(&stage).await;
     let worker = WorkerId::from("w1");
-    consumer.heartbeat(&worker, 1).await.unwrap();
+    consumer.heartbeat(&Heartbeat::first(worker.clone())).await.unwrap();
     let mut crowd = Vec::new();
     for n in 0..10_000_u64 {
         let mut stranger = connect(private).await;
@@ -81,7 +81,10 @@ async fn ten_thousand_strangers_keep_no_consumer_out() {
         crowd.push(stranger);
         if n % 1_000 == 999 {
             // The same connection as before, and one that is new.
-            consumer.heartbeat(&worker, n).await.unwrap();
+            consumer
+                .heartbeat(&Heartbeat { beat: n, ..Heartbeat::first(worker.clone()) })
+                .await
+                .unwrap();
             let mut newcomer = connect(private).await;
             let ask = format!(
                 "GET /v1/nothing HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\r\n"
@@ -106,7 +109,7 @@ async fn ten_thousand_strangers_keep_no_consumer_out() {
     let memory = keeper.metric("process_resident_memory_bytes").await;
     assert!(memory < (96 << 20) as f64, "{} MiB", memory / f64::from(1 << 20));
     drop(crowd);
-    consumer.retire(&worker).await.unwrap();
+    consumer.retire(&worker, None).await.unwrap();
     keeper.stop().await;
 }
 

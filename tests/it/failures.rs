@@ -13,7 +13,7 @@ use streamgate::deliver::{
     Answers, Batch, Handler, HandlerError, HttpHandler, Response, RetrySettings,
 };
 use streamgate::polling::PollIntervals;
-use streamgate::progress::{MemoryProgress, Position, Progress};
+use streamgate::progress::{MemoryProgress, Position, Progress, Selection};
 use streamgate::simulator::{Change, Simulator};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
@@ -59,7 +59,9 @@ impl Case {
         let counts = (dropped("retries"), dropped("age"));
         let got = self.handler.got().iter().filter_map(|got| got.n).filter(|n| *n < 99).collect();
         self.running.stop().await;
-        let [shard] = &self.progress.load().await.unwrap()[..] else { panic!("one shard") };
+        let [shard] = &self.progress.load(Selection::All).await.unwrap()[..] else {
+            panic!("one shard")
+        };
         assert!(matches!(shard.position, Position::After(_)), "the position is past all of it");
         (got, counts.0, counts.1)
     }
@@ -142,7 +144,9 @@ async fn without_a_limit_nothing_is_given_up_and_the_position_waits_where_it_fai
     // What is before the record at fault need not come again, even after a crash.
     tokio::time::sleep(2 * SECOND).await;
     let fourth = handler.got()[3].sequence_number.parse().unwrap();
-    let [shard] = &case.progress.load().await.unwrap()[..] else { panic!("one shard") };
+    let [shard] = &case.progress.load(Selection::All).await.unwrap()[..] else {
+        panic!("one shard")
+    };
     assert_eq!(shard.position, Position::After(fourth));
     handler.poison([], false);
     assert_eq!(case.end().await, (vec![0, 1, 2, 3, 4, 5], 0, 0));
@@ -590,7 +594,7 @@ async fn poison_in_one_shard(lanes: usize) {
         handler.until(|_| tries() > before).await;
     }
     assert_eq!(of_others(&handler.got()), put, "nothing came twice");
-    let durable = progress.load().await.unwrap();
+    let durable = progress.load(Selection::All).await.unwrap();
     for item in &durable {
         let has_moved = matches!(item.position, Position::After(_));
         assert_eq!(has_moved, item.shard != poisoned, "{item:?}");

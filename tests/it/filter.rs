@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use streamgate::consumer::ConsumerSettings;
 use streamgate::filter::FilterCriteria;
-use streamgate::progress::{MemoryProgress, Position, Progress};
+use streamgate::progress::{MemoryProgress, Position, Progress, Selection};
 use streamgate::simulator::{Simulator, StreamViewType};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -50,7 +50,9 @@ async fn only_what_matches_is_handed_over_and_the_position_passes_the_rest() {
     }
     let passed = Position::After(simulator.put_item("cat", 19));
     loop {
-        let [shard] = &progress.load().await.unwrap()[..] else { panic!("one shard") };
+        let [shard] = &progress.load(Selection::All).await.unwrap()[..] else {
+            panic!("one shard")
+        };
         if shard.position == passed {
             break;
         }

@@ -19,7 +19,7 @@ use streamgate::deliver::{
 };
 use streamgate::filter::FilterCriteria;
 use streamgate::progress::letters::{self, DeadLetter};
-use streamgate::progress::{MemoryProgress, Position, Progress, ShardProgress};
+use streamgate::progress::{MemoryProgress, Position, Progress, Selection, ShardProgress};
 use streamgate::record::SequenceNumber;
 use streamgate::simulator::{Change, Simulator};
 use streamgate::source::ShardId;
@@ -482,7 +482,7 @@ impl Handler for Referee {
         batch: &Batch<'_>,
         _turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Response, HandlerError> {
-        let durable = self.progress.load().await.expect("it is in memory");
+        let durable = self.progress.load(Selection::All).await.expect("it is in memory");
         let (trouble, mut flight) = {
             let mut state = self.lock();
             state.check_positions(&self.case, &durable);
@@ -590,7 +590,7 @@ impl Referee {
     }
 
     async fn start(self: &Arc<Self>, simulator: &Simulator) -> Running<Self> {
-        let floor = self.progress.load().await.expect("it is in memory");
+        let floor = self.progress.load(Selection::All).await.expect("it is in memory");
         {
             let mut state = self.lock();
             state.check_positions(&self.case, &floor);
@@ -620,7 +620,7 @@ impl Referee {
     /// Waits until the positions are past everything, or something is wrong.
     async fn until_through(&self) {
         let is_through = async || {
-            let durable = self.progress.load().await.expect("it is in memory");
+            let durable = self.progress.load(Selection::All).await.expect("it is in memory");
             let state = self.lock();
             let mut entries = state.entries.iter();
             !state.faults.is_empty() || entries.all(|entry| is_behind(&durable, entry))
@@ -672,7 +672,7 @@ async fn run(case: Case) {
     let metrics = Arc::clone(&running.metrics);
     running.stop().await;
 
-    let durable = progress.load().await.expect("it is in memory");
+    let durable = progress.load(Selection::All).await.expect("it is in memory");
     let faults = {
         let mut state = referee.lock();
         state.check_positions(&case, &durable);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::ConsumerSettings;
-use streamgate::progress::{MemoryProgress, Position, Progress};
+use streamgate::progress::{MemoryProgress, Position, Progress, Selection};
 use streamgate::simulator::{Change, ChangeKind, Simulator};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ fn ten_lanes(size: usize) -> ConsumerSettings {
 /// The only shard's position, once it is what it shall be.
 async fn position_is(progress: &MemoryProgress, expected: &Position) {
     loop {
-        if let [shard] = &progress.load().await.unwrap()[..]
+        if let [shard] = &progress.load(Selection::All).await.unwrap()[..]
             && shard.position == *expected
         {
             return;

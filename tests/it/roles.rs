@@ -259,6 +259,9 @@ async fn a_stage_under_roles_gives_each_process_the_role_of_its_variables() {
         }
         process.listening().await;
         process.until("/readyz", |code, _| code == 200).await;
+        if container == "consumer" {
+            process.until("/status", |_, body| body.contains("\"reading\"")).await;
+        }
         process.stop().await;
     }
     assert!(!stage.progress().await.is_empty(), "the root user sees what was written");

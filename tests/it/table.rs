@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 use streamgate::progress::{
-    Checkpoint, Gap, Lease, LeaseKey, NewShard, Position, Progress, ProgressError, TABLE_ACTIONS,
-    TableProgress, TableSettings, WorkerId, is_own,
+    Checkpoint, Gap, Heartbeat, Lease, LeaseKey, NewShard, Position, Progress, ProgressError,
+    Selection, TABLE_ACTIONS, TableProgress, TableSettings, WorkerId, is_own,
 };
 use streamgate::source::{AwsSource, IteratorPosition, ShardId, Source};
 
@@ -36,7 +36,7 @@ fn shard() -> ShardId {
 }
 
 fn new_shard() -> NewShard {
-    NewShard { parent: None, position: Position::TrimHorizon }
+    NewShard { parent: None, position: Position::TrimHorizon, closed: false }
 }
 
 fn a_gap() -> Gap {
@@ -52,10 +52,12 @@ async fn take(store: &TableProgress, seen: Option<&Lease>, by: &str) -> Lease {
 async fn everything(store: &TableProgress) {
     let (w1, key) = (WorkerId::from("w1"), LeaseKey::Shard(shard()));
     store.describe().await.unwrap();
-    store.heartbeat(&w1, 1).await.unwrap();
-    store.heartbeat(&w1, 2).await.unwrap();
+    let sign = Heartbeat::first(w1.clone());
+    store.heartbeat(&sign).await.unwrap();
+    store.heartbeat(&Heartbeat { beat: 2, ..sign }).await.unwrap();
+    store.announce(&w1).await.unwrap();
     let stream = store.take(&LeaseKey::Stream, None, &w1, None).await.unwrap();
-    store.seeded(&stream).await.unwrap();
+    store.seeded(&stream, &Position::TrimHorizon).await.unwrap();
     let lease = take(store, None, "w1").await;
     for gap in [None, Some(a_gap())] {
         let lease = lease.clone();
@@ -72,14 +74,14 @@ async fn everything(store: &TableProgress) {
     store.release(&key, &lease).await.unwrap();
     let free = Lease { owner: None, ..lease };
     let lease = take(store, Some(&free), "w2").await;
-    let lease = take(store, Some(&lease), "w3").await;
-    let found = store.load().await.unwrap();
+    let lease = store.hand_over(&shard(), &lease, &WorkerId::from("w3")).await.unwrap();
+    let found = store.load(Selection::All).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((&found[0].lease, &found[0].gaps[..]), (&lease, &[a_gap()][..]));
     assert_eq!(store.coordination().await.unwrap().workers.len(), 1);
     store.forget(&shard(), &lease).await.unwrap();
-    store.retire(&w1).await.unwrap();
-    assert_eq!(store.load().await.unwrap(), []);
+    store.retire(&w1, Some(2)).await.unwrap();
+    assert_eq!(store.load(Selection::All).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -202,7 +204,7 @@ async fn an_endpoint_that_keeps_the_old_item_to_itself_is_asked_for_it() {
     for _ in 0..2 {
         store.checkpoint(std::slice::from_ref(&moved)).await.remove(0).unwrap();
     }
-    assert_eq!(store.load().await.unwrap()[0].gaps, [a_gap()]);
+    assert_eq!(store.load(Selection::All).await.unwrap()[0].gaps, [a_gap()]);
 }
 
 #[tokio::test]
@@ -218,13 +220,19 @@ async fn queries_are_read_to_their_last_page() {
     let store = open(&scripted.sdk_config().await, "pages");
     for n in 0..40 {
         let worker = WorkerId::from(format!("w{n:02}").as_str());
-        store.heartbeat(&worker, n).await.unwrap();
+        store
+            .heartbeat(&Heartbeat { shards: n, ..Heartbeat::first(worker.clone()) })
+            .await
+            .unwrap();
         let key = LeaseKey::Shard(ShardId::from(format!("shard-{n:02}").as_str()));
         store.take(&key, None, &worker, Some(&new_shard())).await.unwrap();
     }
-    assert_eq!(store.load().await.unwrap().len(), 40);
+    assert_eq!(store.load(Selection::All).await.unwrap().len(), 40);
     let workers = store.coordination().await.unwrap().workers;
-    assert_eq!(workers.iter().map(|w| w.beat).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
+    assert_eq!(
+        workers.iter().map(|w| w.sign.shards).collect::<Vec<_>>(),
+        (0..40).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -245,7 +253,7 @@ async fn every_error_says_what_to_do_about_it() {
         let scripted =
             Scripted::start(dynoxide::shared(), move |_, _| Reaction::error(status, code)).await;
         let store = open(&scripted.sdk_config().await, "t");
-        let error = store.heartbeat(&WorkerId::from("w1"), 1).await.unwrap_err();
+        let error = store.heartbeat(&Heartbeat::first("w1".into())).await.unwrap_err();
         assert!(error.to_string().starts_with(expected), "{code}: {error}");
         assert!(
             match code {
@@ -287,7 +295,7 @@ async fn an_item_that_cannot_be_read_is_named() {
         "the progress item {partition} / shard#{} cannot be read: it has format 2",
         shard()
     );
-    let error = store.load().await.unwrap_err().to_string();
+    let error = store.load(Selection::All).await.unwrap_err().to_string();
     assert!(error.starts_with(&expected), "{error}");
     let stale = Lease { counter: 9, ..lease };
     let error = store.release(&LeaseKey::Shard(shard()), &stale).await.unwrap_err().to_string();

@@ -15,7 +15,7 @@ use streamgate::batch::BatchSettings;
 use streamgate::consumer::{Consumer, ConsumerError, ConsumerSettings};
 use streamgate::deliver::{Batch, Handler, HandlerError, Response, RetrySettings};
 use streamgate::filter::FilterCriteria;
-use streamgate::progress::{MemoryProgress, Position, Progress};
+use streamgate::progress::{MemoryProgress, Position, Progress, Selection};
 use streamgate::simulator::{Fault, FaultRule, Operation, Simulator};
 use streamgate::telemetry::metrics::Metrics;
 use streamgate::telemetry::status::Board;
@@ -317,7 +317,9 @@ async fn a_restart_loses_no_state_of_any_size_and_counts_no_record_twice() {
         let finals = handler.finals();
         assert_eq!(ns(&finals[0]["state"]), (0..18).collect::<Vec<_>>(), "filler {filler}");
         running.stop().await;
-        let [shard] = &progress.load().await.unwrap()[..] else { panic!("one shard") };
+        let [shard] = &progress.load(Selection::All).await.unwrap()[..] else {
+            panic!("one shard")
+        };
         assert!(matches!(shard.position, Position::After(_)) && shard.window.is_none());
         // Nothing of it is left to be told again.
         let running = start(settings.clone(), &simulator, &progress, &handler);

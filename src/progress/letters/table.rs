@@ -4,7 +4,7 @@
 //! for each part of a larger payload. They lie in partitions of their own, a shard's in one,
 //! so that listing reads no payload in parts and finds a shard's letters in order.
 
-use super::super::dynamodb::{Page, Refusal};
+use super::super::dynamodb::{Only, Page, Refusal};
 use super::super::item::{self, Attributes, Reader, UnreadableItem, Value};
 use super::super::keys::ItemKey;
 use super::super::table::TableProgress;
@@ -90,7 +90,7 @@ impl DeadLetters for TableProgress {
         let keys =
             [Some(self.keys.letter_part(id, part)), (part == 0).then(|| self.keys.letter(id))];
         for key in keys.into_iter().flatten() {
-            let items = self.table.query(&key.partition, Some(&key.sort)).await?;
+            let items = self.table.query(&key.partition, Only::Sort(&key.sort)).await?;
             if let Some((key, item)) = items.first()
                 && let Some(bytes) = Reader::new(key, item)?.payload()?
             {

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use streamgate::progress::letters::{DeadLetter, DeadLetters, LetterId, Listed};
 use streamgate::progress::{
-    Checkpoint, ClientProgress, Coordination, Lease, LeaseKey, NewShard, Progress, ProgressError,
-    ShardProgress, WorkerId,
+    Checkpoint, ClientProgress, Coordination, Heartbeat, Lease, LeaseKey, NewShard, Position,
+    Progress, ProgressError, Selection, ShardProgress, WorkerId,
 };
 use streamgate::source::ShardId;
 
@@ -36,20 +36,24 @@ impl Progress for Persistent {
         again!(self.0.coordination())
     }
 
-    async fn load(&self) -> Result<Vec<ShardProgress>, ProgressError> {
-        again!(self.0.load())
+    async fn load(&self, which: Selection<'_>) -> Result<Vec<ShardProgress>, ProgressError> {
+        again!(self.0.load(which))
     }
 
-    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Result<(), ProgressError> {
-        again!(self.0.heartbeat(worker, beat))
+    async fn heartbeat(&self, sign: &Heartbeat) -> Result<(), ProgressError> {
+        again!(self.0.heartbeat(sign))
+    }
+
+    async fn announce(&self, worker: &WorkerId) -> Result<(), ProgressError> {
+        again!(self.0.announce(worker))
     }
 
     async fn drain(&self, worker: &WorkerId) -> Result<(), ProgressError> {
         again!(self.0.drain(worker))
     }
 
-    async fn retire(&self, worker: &WorkerId) -> Result<(), ProgressError> {
-        again!(self.0.retire(worker))
+    async fn retire(&self, worker: &WorkerId, seen: Option<u64>) -> Result<(), ProgressError> {
+        again!(self.0.retire(worker, seen))
     }
 
     async fn take(
@@ -62,12 +66,21 @@ impl Progress for Persistent {
         again!(self.0.take(key, seen, worker, new))
     }
 
+    async fn hand_over(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        to: &WorkerId,
+    ) -> Result<Lease, ProgressError> {
+        again!(self.0.hand_over(shard, lease, to))
+    }
+
     async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
         again!(self.0.release(key, lease))
     }
 
-    async fn seeded(&self, lease: &Lease) -> Result<(), ProgressError> {
-        again!(self.0.seeded(lease))
+    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
+        again!(self.0.seeded(lease, begin))
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use streamgate::arn::StreamArn;
-use streamgate::progress::{Progress, ShardProgress, TableProgress, TableSettings};
+use streamgate::progress::{Progress, Selection, ShardProgress, TableProgress, TableSettings};
 use streamgate::simulator::Simulator;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -144,7 +144,7 @@ impl Stage {
 
     /// The progress as it stands in the table.
     pub async fn progress(&self) -> Vec<ShardProgress> {
-        self.store().await.load().await.expect("the table answers")
+        self.store().await.load(Selection::All).await.expect("the table answers")
     }
 
     /// Where the consumer keeps its progress, for a look at it.

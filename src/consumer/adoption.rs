@@ -1,0 +1,283 @@
+//! Sees that every shard that may be read has an owner who lives.
+//!
+//! Owns the making of items for new shards, the taking of leases that nobody alive holds,
+//! for this worker or on behalf of others, and the removal of items of shards that are
+//! long gone. Where they go is [`crate::planner`]'s. Invariant: the items are looked at
+//! before the workers. An owner without a sign of life then was gone already, because a
+//! worker beats before it takes.
+
+use super::Consumer;
+use super::family::Family;
+use super::life::Life;
+use super::lookout::View;
+use super::shards::Granted;
+use crate::clock;
+use crate::lineage::Seed;
+use crate::planner::{self, Share};
+use crate::progress::{
+    Coordination, Heartbeat, Lease, LeaseKey, NewShard, Position, ProgressError, Selection,
+    ShardProgress, WorkerId,
+};
+use crate::source::ShardId;
+use futures_util::StreamExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+/// Leases taken at the same time.
+const TAKES_AT_ONCE: usize = 16;
+/// A finished shard that has left the listing is remembered this long: listings are
+/// eventually consistent, and a shard that came back would be read again.
+pub(super) const REMEMBER: Duration = Duration::from_secs(48 * 3600);
+/// Who has read a shard to its end looks for its children itself, and takes them. After
+/// this long they are adopted.
+const CHILD_GRACE: Duration = Duration::from_secs(20);
+
+/// The adoptions of one time as leader.
+pub(super) struct Adoption<'a> {
+    consumer: &'a Consumer,
+    life: &'a Life,
+    family: &'a Family,
+    /// The stream's.
+    lease: &'a Lease,
+    grants: mpsc::UnboundedSender<Vec<Granted>>,
+    /// Children without an item whose parent's owner lives, and since when.
+    expected: BTreeMap<ShardId, Instant>,
+    /// Who has been given something and was not told, as far as is known.
+    untold: BTreeSet<WorkerId>,
+    /// Who said last time to have fewer shards than are its.
+    short: BTreeSet<WorkerId>,
+}
+
+/// A lease to be taken.
+struct Orphan {
+    shard: ShardId,
+    /// As it was seen; `None` for a shard without an item.
+    item: Option<ShardProgress>,
+    new: NewShard,
+    from_latest: bool,
+}
+
+impl<'a> Adoption<'a> {
+    /// Under the stream's `lease`. What is for this worker goes through `grants`.
+    pub fn new(
+        consumer: &'a Consumer,
+        life: &'a Life,
+        family: &'a Family,
+        lease: &'a Lease,
+        grants: mpsc::UnboundedSender<Vec<Granted>>,
+    ) -> Self {
+        Self {
+            consumer,
+            life,
+            family,
+            lease,
+            grants,
+            expected: BTreeMap::new(),
+            untold: BTreeSet::new(),
+            short: BTreeSet::new(),
+        }
+    }
+
+    /// Gives every shard that nobody has to somebody. `listed` says that the stream's shards
+    /// are known. Gives the wait after which it should be done again, if it should.
+    ///
+    /// At the very first time the starting position is carried out, and that is noted once
+    /// all items are there: a crash in between does it again.
+    pub async fn adopt(
+        &mut self,
+        view: &View,
+        listed: bool,
+    ) -> Result<Option<Duration>, ProgressError> {
+        let progress = &self.consumer.progress;
+        let items = progress.load(Selection::All).await?;
+        let seen = progress.coordination().await?;
+        // All actions on the table have worked now.
+        self.consumer.store_proved.store(true, Ordering::Relaxed);
+        if seen.stream.as_ref() != Some(self.lease) {
+            return Err(ProgressError::LeaseLost { owner: seen.stream.and_then(|l| l.owner) });
+        }
+        self.family.with(|lineage| {
+            for item in &items {
+                lineage.keep(&item.shard, item.parent.as_ref(), &item.position);
+            }
+        });
+        let seeds = if listed { self.seeds(&seen, &items) } else { Vec::new() };
+        let orphans = items.iter().filter(|item| self.is_orphan(item, &seen)).map(Orphan::of);
+        let orphans: Vec<Orphan> = orphans.chain(seeds.into_iter().map(Orphan::from)).collect();
+        let shares = self.shares(&seen, view);
+        self.suspect(&seen, &items);
+        let taken = self.take(orphans, &shares).await;
+        self.tell().await?;
+        taken?;
+        if listed && seen.seeded.is_none() {
+            // Also where there was none: what appears in a stream that is still being
+            // enabled is new.
+            let begin = self.consumer.settings.starting_position.begin();
+            progress.seeded(self.lease, &begin).await?;
+        }
+        if listed {
+            self.forget_departed(&items).await?;
+        }
+        Ok((!self.expected.is_empty()).then_some(CHILD_GRACE))
+    }
+
+    /// Whether nobody alive holds the lease of a shard that may be read.
+    fn is_orphan(&self, item: &ShardProgress, seen: &Coordination) -> bool {
+        let alone = match &item.lease.owner {
+            None => true,
+            Some(owner) => !has_sign(seen, owner),
+        };
+        alone && self.family.with(|lineage| lineage.is_ready(&item.shard))
+    }
+
+    /// The shards that need an item now.
+    fn seeds(&mut self, seen: &Coordination, items: &[ShardProgress]) -> Vec<Seed> {
+        let now = clock::whole_second(clock::now());
+        let start = self.consumer.settings.starting_position;
+        let seeds = self.family.with(|lineage| lineage.seeds(start, seen.seeded.as_ref(), now));
+        let owners: BTreeMap<&ShardId, Option<&WorkerId>> =
+            items.iter().map(|item| (&item.shard, item.lease.owner.as_ref())).collect();
+        let before = std::mem::take(&mut self.expected);
+        let is_ripe = |seed: &Seed| {
+            let parent = seed.new.parent.as_ref().and_then(|parent| owners.get(parent).copied());
+            if !parent.flatten().is_some_and(|owner| has_sign(seen, owner)) {
+                return true;
+            }
+            let since = before.get(&seed.shard).copied().unwrap_or_else(Instant::now);
+            let waited = since.elapsed() >= CHILD_GRACE;
+            if !waited {
+                self.expected.insert(seed.shard.clone(), since);
+            }
+            waited
+        };
+        seeds.into_iter().filter(is_ripe).collect()
+    }
+
+    /// What those carry who take shards; this worker is among them.
+    fn shares(&self, seen: &Coordination, view: &View) -> Vec<Share> {
+        let takes = |worker: &WorkerId| view.worker(worker).is_none_or(|seen| seen.lives);
+        let signs = seen.workers.iter().map(|member| &member.sign);
+        signs.filter(|sign| !sign.draining && takes(&sign.worker)).map(Share::of).collect()
+    }
+
+    /// A worker that twice says to have fewer shards than are its may have missed what it
+    /// was told, or whoever gave them to it has died before telling.
+    fn suspect(&mut self, seen: &Coordination, items: &[ShardProgress]) {
+        let mut have: BTreeMap<&WorkerId, u64> = BTreeMap::new();
+        for item in items.iter().filter(|item| item.position != Position::ShardEnd) {
+            if let Some(owner) = &item.lease.owner {
+                *have.entry(owner).or_default() += 1;
+            }
+        }
+        let is_short = |sign: &Heartbeat| {
+            have.get(&sign.worker).is_some_and(|have| *have > sign.shards) && !sign.draining
+        };
+        let signs = seen.workers.iter().map(|member| &member.sign);
+        let short = signs.filter(|sign| is_short(sign)).map(|sign| sign.worker.clone()).collect();
+        let before = std::mem::replace(&mut self.short, short);
+        self.untold.extend(before.intersection(&self.short).cloned());
+    }
+
+    async fn tell(&mut self) -> Result<(), ProgressError> {
+        while let Some(worker) = self.untold.first().cloned() {
+            self.consumer.progress.announce(&worker).await?;
+            self.untold.remove(&worker);
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, orphans: Vec<Orphan>, shares: &[Share]) -> Result<(), ProgressError> {
+        let me = self.life.worker().clone();
+        let weight = planner::usual_weight(shares);
+        // What begins at the tip is opened there at once, and what has ended weighs nothing.
+        let (own, rest): (Vec<Orphan>, Vec<Orphan>) = orphans
+            .into_iter()
+            .partition(|orphan| orphan.from_latest || orphan.new.position == Position::ShardEnd);
+        let placed = planner::place(rest.into_iter().map(|orphan| (orphan, weight)), shares);
+        let placed = own.into_iter().map(|orphan| (orphan, me.clone())).chain(placed);
+        let this = &*self;
+        let takes: Vec<_> = placed.map(|(orphan, to)| this.take_one(orphan, to)).collect();
+        let mut takes = futures_util::stream::iter(takes).buffer_unordered(TAKES_AT_ONCE);
+        let (mut result, mut untold, mut granted) = (Ok(()), BTreeSet::new(), Vec::new());
+        while let Some((to, taken)) = takes.next().await {
+            match taken {
+                Ok(taken) if to == me => granted.push(taken),
+                Ok(_) => {
+                    untold.insert(to);
+                }
+                // Its owner is alive after all, or the parent's owner was faster.
+                Err(ProgressError::LeaseLost { owner }) => {
+                    debug!(?owner, "a shard has been taken meanwhile");
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        drop(takes);
+        // Also when some failed: these are taken, and somebody must read them.
+        if !granted.is_empty() {
+            let _ = self.grants.send(granted);
+        }
+        self.untold.extend(untold);
+        result
+    }
+
+    async fn take_one(
+        &self,
+        orphan: Orphan,
+        to: WorkerId,
+    ) -> (WorkerId, Result<Granted, ProgressError>) {
+        let Orphan { shard, item, new, from_latest } = orphan;
+        let seen = item.as_ref().map(|item| &item.lease);
+        let key = LeaseKey::Shard(shard.clone());
+        let lease = match self.consumer.progress.take(&key, seen, &to, Some(&new)).await {
+            Ok(lease) => lease,
+            Err(error) => return (to, Err(error)),
+        };
+        self.family.with(|lineage| lineage.keep(&shard, new.parent.as_ref(), &new.position));
+        info!(%shard, owner = %to, position = ?new.position, "a shard that nobody had is taken");
+        let item = match item {
+            Some(item) => ShardProgress { lease, ..item },
+            None => Granted::begun(shard, new, lease),
+        };
+        (to, Ok(Granted { item, from_latest }))
+    }
+
+    /// Removes the items of shards that left the stream long ago.
+    async fn forget_departed(&self, items: &[ShardProgress]) -> Result<(), ProgressError> {
+        let departed: BTreeSet<ShardId> =
+            self.family.with(|lineage| lineage.departed().cloned().collect());
+        let now = clock::now();
+        for item in items.iter().filter(|item| departed.contains(&item.shard)) {
+            if now.duration_since(item.updated).is_ok_and(|age| age > REMEMBER) {
+                self.consumer.progress.forget(&item.shard, &item.lease).await?;
+                debug!(shard = %item.shard, "a shard that has left the stream is forgotten");
+                self.family.with(|lineage| lineage.forget(&item.shard));
+                self.consumer.board.forget(&item.shard);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_sign(seen: &Coordination, worker: &WorkerId) -> bool {
+    seen.workers.iter().any(|member| member.sign.worker == *worker)
+}
+
+impl Orphan {
+    fn of(item: &ShardProgress) -> Self {
+        let (parent, position) = (item.parent.clone(), item.position.clone());
+        let new = NewShard { parent, position, closed: item.closed };
+        Self { shard: item.shard.clone(), item: Some(item.clone()), new, from_latest: false }
+    }
+}
+
+impl From<Seed> for Orphan {
+    fn from(seed: Seed) -> Self {
+        let Seed { shard, new, from_latest } = seed;
+        Self { shard, item: None, new, from_latest }
+    }
+}

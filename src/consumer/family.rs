@@ -1,0 +1,76 @@
+//! The family tree of the stream's shards, as far as this process knows it.
+//!
+//! Owns what leader and worker of one process tell each other: where the leader has listed
+//! the stream, ends and children need not be asked for. Decides nothing; see [`Lineage`].
+
+use crate::lineage::Lineage;
+use crate::source::{Shard, ShardId};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+/// What is known.
+#[derive(Default)]
+pub(super) struct Family {
+    /// `None` while another worker leads.
+    lineage: Mutex<Option<Lineage>>,
+    /// Nothing is added to the stream any more.
+    finished: AtomicBool,
+    /// The whole listing should be looked at soon.
+    wanted: Notify,
+}
+
+impl Family {
+    /// This process leads from now on, and knows nothing yet; or it leads no more.
+    pub fn lead(&self, leads: bool) {
+        *self.lock() = leads.then(Lineage::default);
+        self.set_finished(false);
+    }
+
+    /// Reads or changes the tree of a leader.
+    pub fn with<T>(&self, change: impl FnOnce(&mut Lineage) -> T) -> T {
+        change(self.lock().get_or_insert_default())
+    }
+
+    /// Changes the tree where this process leads.
+    pub fn with_leader(&self, change: impl FnOnce(&mut Lineage)) {
+        if let Some(lineage) = &mut *self.lock() {
+            change(lineage);
+        }
+    }
+
+    /// The shard is delivered to its end. Gives its children, where they are known.
+    pub fn end(&self, shard: &ShardId) -> Vec<Shard> {
+        match &mut *self.lock() {
+            Some(lineage) => {
+                lineage.end(shard);
+                lineage.children(shard)
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether shards that end have no children that are not known.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// As last listed.
+    pub fn set_finished(&self, finished: bool) {
+        self.finished.store(finished, Ordering::Relaxed);
+    }
+
+    /// The whole listing should be looked at soon, where this process does that.
+    pub fn want_listing(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Resolves when somebody wants the listing.
+    pub async fn listing_wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Lineage>> {
+        self.lineage.lock().expect("no panic while held")
+    }
+}

@@ -1,0 +1,141 @@
+//! Makes the loop of a shard out of a lease and the settings.
+//!
+//! Owns what all loops of one life share: the byte budget, the checkpointer, the pace.
+//! Does not know who else there is.
+
+use super::Consumer;
+use super::shard::{ShardConsumer, Stop, StopReason};
+use super::shards::Granted;
+use crate::budget::Budget;
+use crate::checkpoint::Checkpointer;
+use crate::deliver::Windows;
+use crate::progress::Position;
+use crate::reader::{Pulse, Reader, ReaderContext};
+use crate::record::EventEnvelope;
+use crate::source::{ShardId, SourceError};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+/// One shard's lane that falls behind the others may hold this part of the byte budget,
+/// and no more, or the other shards would stand still with it.
+const SHARE: usize = 4;
+
+/// What the loops of one life share.
+pub(super) struct Launch<'a> {
+    consumer: &'a Consumer,
+    context: ReaderContext,
+    pub checkpointer: Arc<Checkpointer>,
+    envelope: EventEnvelope,
+    partition_key: Option<String>,
+}
+
+impl<'a> Launch<'a> {
+    /// `partition_key` is the name by which own records are recognised. Calls that are
+    /// refused for good go to `refused`.
+    pub fn new(
+        consumer: &'a Consumer,
+        partition_key: Option<String>,
+        refused: mpsc::Sender<SourceError>,
+    ) -> Self {
+        let settings = &consumer.settings;
+        let context = ReaderContext {
+            source: Arc::clone(&consumer.source),
+            budget: Budget::new(
+                settings.max_buffered_bytes,
+                consumer.metrics.buffered_bytes.clone(),
+            ),
+            intervals: settings.poll_intervals,
+            metrics: Arc::clone(&consumer.metrics),
+            board: Arc::clone(&consumer.board),
+            refused,
+        };
+        let checkpointer = Checkpointer::new(
+            Arc::clone(&consumer.progress),
+            settings.checkpoint_interval,
+            Arc::clone(&consumer.metrics),
+            Arc::clone(&consumer.board),
+        );
+        let envelope = EventEnvelope::new(&settings.stream);
+        Self { consumer, context, checkpointer, envelope, partition_key }
+    }
+
+    /// The loop of a shard, from its position until it ends or is told to stop.
+    pub fn shard(
+        &self,
+        granted: Granted,
+        pulse: Arc<Pulse>,
+        stop: Stop,
+    ) -> impl Future<Output = (ShardId, StopReason)> + Send + 'static {
+        let Granted { item, from_latest } = granted;
+        let (shard, position) = (item.shard, item.position);
+        info!(%shard, ?position, "reading a shard");
+        let settings = &self.consumer.settings;
+        let (context, id) = (self.context.clone(), shard.clone());
+        let mut reader =
+            Reader::new(context, id, &position, from_latest, item.closed).with_pulse(pulse);
+        let since = match position {
+            Position::AtTimestamp(time) if from_latest => Some(time),
+            _ => None,
+        };
+        let checkpoint = self.checkpointer.shard(shard.clone(), item.lease, stop.abandon.clone());
+        let windows = match (settings.tumbling_window, item.window) {
+            (Some(length), kept) => Some(Windows::new(length, kept)),
+            (None, Some(_)) => {
+                warn!(%shard, "a tumbling window is open at its position, but TUMBLING_WINDOW_IN_SECONDS is not set: its state is dropped");
+                None
+            }
+            (None, None) => None,
+        };
+        let opening_stop = stop.clone();
+        let id = shard.clone();
+        let make = {
+            let (batches, envelope) = (settings.batches, self.envelope.clone());
+            let (partition_key, filter) = (self.partition_key.clone(), settings.filter.clone());
+            let (deliverer, parallelization) =
+                (self.consumer.deliverer.clone(), settings.parallelization);
+            let share = settings.max_buffered_bytes / SHARE;
+            let metrics = Arc::clone(&self.consumer.metrics);
+            let board = Arc::clone(&self.consumer.board);
+            move |reader| ShardConsumer {
+                shard,
+                position,
+                reader,
+                partition_key,
+                parallelization,
+                windows,
+                share,
+                filter,
+                batches,
+                envelope,
+                deliverer,
+                checkpoint,
+                metrics,
+                board,
+                stop,
+            }
+        };
+        async move {
+            match open_at_tip(&mut reader, since, &opening_stop).await {
+                Some(reason) => (id, reason),
+                None => (id, make(reader).run().await),
+            }
+        }
+    }
+}
+
+/// Where a shard is read from its tip, makes sure that the tip is now. Gives why not.
+async fn open_at_tip(
+    reader: &mut Reader,
+    since: Option<SystemTime>,
+    stop: &Stop,
+) -> Option<StopReason> {
+    let opening = reader.open_at_tip(since?);
+    tokio::select! {
+        biased;
+        () = stop.abandon.cancelled() => Some(StopReason::LeaseLost),
+        () = stop.drain.cancelled() => Some(StopReason::Drained),
+        () = opening => None,
+    }
+}

@@ -1,0 +1,356 @@
+//! What one worker does for all: it finds shards and sees that none is left alone.
+//!
+//! Owns the stream's lease, which makes the leader: winning it when nobody has it, the
+//! look at the whole listing, and the removal of dead workers' signs of life. What is done
+//! about shards without an owner is [`Adoption`]'s. Reads nothing itself. Invariant: a
+//! worker's leases are adopted only after its sign of life is gone, and that is removed
+//! only with the beat that stood still for the failover time.
+
+use super::adoption::Adoption;
+use super::family::Family;
+use super::life::{FAREWELL, Life};
+use super::lookout::{Seen, View};
+use super::shards::Granted;
+use super::{Consumer, ConsumerError, RETRY, may_pass};
+use crate::progress::{Lease, LeaseKey, ProgressError, WorkerId};
+use crate::source::{SourceErrorKind, StreamDescription, StreamStatus};
+use crate::telemetry::status::Part;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+/// How often the whole listing is looked at. It finds what was missed at shard ends and
+/// what may be forgotten; children are normally found when their parent ends.
+const SYNC_INTERVAL: Duration = Duration::from_secs(60);
+/// While the stream is being enabled, and after a listing that failed.
+const SYNC_RETRY: Duration = Duration::from_secs(5);
+/// When a look is wanted early: shards that end together share it.
+const SYNC_SOON: Duration = Duration::from_secs(1);
+/// A worker lets so many others go first that have earlier names, a look each: the lease
+/// is then taken once and not refused to all but one.
+const MOST_AHEAD: usize = 3;
+const GONE: &str = "the stream is gone: it was deleted with its table, or disabled more than 24 hours ago; set STREAM_ARN to the table's LatestStreamArn";
+
+/// A worker that leads when nobody else does.
+pub(super) struct Leader<'a> {
+    consumer: &'a Consumer,
+    life: &'a Life,
+    family: &'a Family,
+    views: watch::Receiver<Arc<View>>,
+    grants: mpsc::UnboundedSender<Vec<Granted>>,
+    /// The stream's, while it leads.
+    lease: Mutex<Option<Lease>>,
+}
+
+impl<'a> Leader<'a> {
+    /// Shards that it gives to this worker go through `grants`.
+    pub fn new(
+        consumer: &'a Consumer,
+        life: &'a Life,
+        family: &'a Family,
+        views: watch::Receiver<Arc<View>>,
+        grants: mpsc::UnboundedSender<Vec<Granted>>,
+    ) -> Self {
+        Self { consumer, life, family, views, grants, lease: Mutex::default() }
+    }
+
+    /// Leads whenever nobody else does. `listing` is the newest one, if it is fresh.
+    ///
+    /// # Errors
+    /// What only a person can mend.
+    pub async fn run(
+        &self,
+        mut listing: Option<StreamDescription>,
+    ) -> Result<Infallible, ConsumerError> {
+        let mut retry = RETRY;
+        loop {
+            let led = match self.win().await {
+                Ok(lease) => {
+                    info!(worker = %self.life.worker(), stream = %self.consumer.settings.stream, "leading: finding shards, and adopting those that nobody has");
+                    retry.reset();
+                    *self.lease.lock().expect("no panic while held") = Some(lease.clone());
+                    self.family.lead(true);
+                    self.lead(&lease, listing.take()).await
+                }
+                Err(error) => Err(error),
+            };
+            let Err(error) = led;
+            self.family.lead(false);
+            self.consumer.metrics.leads.set(0);
+            *self.lease.lock().expect("no panic while held") = None;
+            match error {
+                ProgressError::LeaseLost { owner } => {
+                    info!(
+                        owner = owner.as_ref().map(tracing::field::display),
+                        "another worker leads now"
+                    );
+                }
+                error if self.consumer.store_may_come_back(&error) => {
+                    self.consumer.board.trouble(Part::Progress, &error.to_string());
+                    warn!(%error, "the store of progress does not answer, trying again");
+                }
+                error => return Err(ConsumerError::of_store(error)),
+            }
+            tokio::time::sleep(retry.next(fastrand::f64())).await;
+        }
+    }
+
+    /// Gives the lease back, if it is held, so that another can lead at once.
+    pub async fn resign(&self) {
+        let Some(lease) = self.lease.lock().expect("no panic while held").take() else { return };
+        self.consumer.metrics.leads.set(0);
+        let release = self.consumer.progress.release(&LeaseKey::Stream, &lease);
+        match tokio::time::timeout(FAREWELL, release).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the stream's lease could not be given back"),
+            Err(_) => warn!("the stream's lease could not be given back in time"),
+        }
+    }
+
+    /// Waits until nobody has the lease who lives, and takes it.
+    async fn win(&self) -> Result<Lease, ProgressError> {
+        let mut views = self.views.clone();
+        let mut waited = 0;
+        loop {
+            let view = views.borrow_and_update().clone();
+            match self.vacancy(&view) {
+                None => waited = 0,
+                Some(_) if waited < self.ahead(&view) => waited += 1,
+                Some(dead) => match self.take(&view, dead).await {
+                    Err(ProgressError::LeaseLost { owner }) => {
+                        debug!(?owner, "another was faster, or lives");
+                    }
+                    taken => return taken,
+                },
+            }
+            views.changed().await.expect("the lookout outlives the leader");
+        }
+    }
+
+    /// Whether nobody leads: `Some`, with the dead worker that did.
+    fn vacancy<'v>(&self, view: &'v View) -> Option<Option<&'v Seen>> {
+        // Nothing was seen yet.
+        view.worker(self.life.worker())?;
+        match view.stream.as_ref().and_then(|lease| lease.owner.as_ref()) {
+            None => Some(None),
+            // A worker beats before it takes: one without a sign has taken its leave.
+            Some(owner) => match view.worker(owner) {
+                None => Some(None),
+                Some(seen) => (!seen.lives).then_some(Some(seen)),
+            },
+        }
+    }
+
+    fn ahead(&self, view: &View) -> usize {
+        let earlier = |worker: &WorkerId| worker < self.life.worker();
+        view.taking().filter(|member| earlier(&member.sign.worker)).count().min(MOST_AHEAD)
+    }
+
+    async fn take(&self, view: &View, dead: Option<&Seen>) -> Result<Lease, ProgressError> {
+        if let Some(dead) = dead {
+            self.bury(dead).await?;
+        }
+        let progress = &self.consumer.progress;
+        let me = self.life.worker();
+        let lease = progress.take(&LeaseKey::Stream, view.stream.as_ref(), me, None).await?;
+        self.consumer.metrics.leases_taken.inc();
+        self.consumer.metrics.leads.set(1);
+        Ok(lease)
+    }
+
+    /// Removes a dead worker's sign of life. Refused when it has beaten after all.
+    async fn bury(&self, dead: &Seen) -> Result<(), ProgressError> {
+        let sign = &dead.member.sign;
+        self.consumer.progress.retire(&sign.worker, Some(sign.beat)).await?;
+        info!(worker = %sign.worker, shards = sign.shards, "a worker shows no life: its shards are for others");
+        Ok(())
+    }
+
+    /// Until the lease is lost or the store does not answer.
+    async fn lead(
+        &self,
+        lease: &Lease,
+        listing: Option<StreamDescription>,
+    ) -> Result<Infallible, ProgressError> {
+        let mut views = self.views.clone();
+        let mut adoption =
+            Adoption::new(self.consumer, self.life, self.family, lease, self.grants.clone());
+        let mut listings = Listings::default();
+        let mut known: BTreeSet<WorkerId> = BTreeSet::new();
+        if let Some(listing) = &listing {
+            self.take_in(listing, &mut listings);
+        }
+        // First those that are known: a listing may take long, or fail.
+        let mut adopt_at = Some(Instant::now());
+        let mut sync_at = Instant::now();
+        if listing.is_some() {
+            sync_at += self.sync_wait(&listings);
+        }
+        loop {
+            let adopting = async {
+                match adopt_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = views.changed() => {
+                    changed.expect("the lookout outlives the leader");
+                    let view = views.borrow_and_update().clone();
+                    self.still_leads(lease, &view)?;
+                    if self.clear(&view, &mut known).await? {
+                        adopt_at = Some(Instant::now());
+                        // What it was about to find is to be found by others.
+                        sync_at = sync_at.min(Instant::now() + SYNC_SOON);
+                    }
+                }
+                () = adopting => {
+                    let view = views.borrow().clone();
+                    adopt_at = match self.passes(adoption.adopt(&view, listings.any).await)? {
+                        Some(again) => again.map(|wait| Instant::now() + wait),
+                        None => Some(Instant::now() + SYNC_SOON),
+                    };
+                    self.tell_when_all_is_read(&mut listings);
+                }
+                () = self.family.listing_wanted() => {
+                    sync_at = sync_at.min(Instant::now() + SYNC_SOON);
+                }
+                () = tokio::time::sleep_until(sync_at) => {
+                    let wait = self.list(&mut listings).await;
+                    if listings.failures == 0 {
+                        adopt_at = Some(Instant::now());
+                    }
+                    sync_at = Instant::now() + wait;
+                }
+            }
+        }
+    }
+
+    fn still_leads(&self, lease: &Lease, view: &View) -> Result<(), ProgressError> {
+        // A look that began before the take says nothing about it.
+        match &view.stream {
+            Some(seen) if seen.counter > lease.counter => {
+                Err(ProgressError::LeaseLost { owner: seen.owner.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the signs of the dead. Whether anybody has gone since the last look.
+    async fn clear(
+        &self,
+        view: &View,
+        known: &mut BTreeSet<WorkerId>,
+    ) -> Result<bool, ProgressError> {
+        let before = std::mem::take(known);
+        for seen in &view.workers {
+            let worker = &seen.member.sign.worker;
+            if seen.lives {
+                known.insert(worker.clone());
+                continue;
+            }
+            match self.bury(seen).await {
+                Err(ProgressError::LeaseLost { .. }) => {
+                    known.insert(worker.clone());
+                }
+                Err(error) if self.consumer.store_may_come_back(&error) => {
+                    warn!(%error, %worker, "a dead worker's sign of life could not be removed, trying again");
+                    known.insert(worker.clone());
+                }
+                // Where it was not known either: nobody else adopts what it had.
+                Ok(()) => {
+                    known.remove(worker);
+                    return Ok(true);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(!before.is_subset(known))
+    }
+
+    /// Looks at the whole listing. Gives the wait until the next look.
+    async fn list(&self, listings: &mut Listings) -> Duration {
+        let board = &self.consumer.board;
+        match self.consumer.source.describe().await {
+            Ok(listing) => {
+                listings.failures = 0;
+                if board.well(Part::Stream) {
+                    info!("the stream can be listed again");
+                }
+                self.take_in(&listing, listings);
+                self.sync_wait(listings)
+            }
+            Err(error) => {
+                listings.failures = listings.failures.saturating_add(1);
+                // One failure may be a throttled call.
+                if listings.failures > 1 || !may_pass(&error) {
+                    let why = match error.kind {
+                        SourceErrorKind::NotFound => GONE.to_owned(),
+                        _ => error.to_string(),
+                    };
+                    board.trouble(Part::Stream, &why);
+                }
+                if listings.failures.is_power_of_two() {
+                    warn!(%error, failures = listings.failures, "the stream's shards could not be listed, trying again");
+                }
+                SYNC_RETRY
+            }
+        }
+    }
+
+    fn take_in(&self, listing: &StreamDescription, listings: &mut Listings) {
+        listings.any = true;
+        listings.status = Some(listing.status);
+        self.family.with(|lineage| lineage.list(listing));
+        self.family.set_finished(listing.status == StreamStatus::Disabled);
+    }
+
+    fn tell_when_all_is_read(&self, listings: &mut Listings) {
+        let all_read = listings.status == Some(StreamStatus::Disabled)
+            && self.family.with(|lineage| lineage.all_ended());
+        if all_read && !listings.all_read {
+            warn!(
+                stream = %self.consumer.settings.stream,
+                "the stream is disabled and everything in it has been delivered; if it is enabled again it has a new ARN: set STREAM_ARN to the table's LatestStreamArn"
+            );
+        }
+        listings.all_read = all_read;
+    }
+
+    /// Up to a fifth less than the interval, so that consumers do not list together.
+    fn sync_wait(&self, listings: &Listings) -> Duration {
+        if listings.status == Some(StreamStatus::Enabling) {
+            return SYNC_RETRY;
+        }
+        SYNC_INTERVAL.mul_f64(1.0 - fastrand::f64() / 5.0)
+    }
+
+    /// `None` for an error of the store that may pass: what was to be done is done soon.
+    fn passes<T>(&self, result: Result<T, ProgressError>) -> Result<Option<T>, ProgressError> {
+        match result {
+            Err(error) if self.consumer.store_may_come_back(&error) => {
+                warn!(%error, "the store of progress does not answer, trying again");
+                Ok(None)
+            }
+            result => result.map(Some),
+        }
+    }
+}
+
+/// What is known of the listings so far.
+#[derive(Default)]
+struct Listings {
+    /// There has been one.
+    any: bool,
+    /// The stream's, as last listed.
+    status: Option<StreamStatus>,
+    /// Everything in it was delivered.
+    all_read: bool,
+    /// Those that failed in a row.
+    failures: u32,
+}

@@ -1,0 +1,386 @@
+//! The shards that this worker holds, and how they come and go.
+//!
+//! Owns the life of each lease in this process: granted or taken as a child, read by a
+//! loop of its own, then ended, handed over or lost. What moves to whom is `sharing`'s,
+//! what the store has to do is an `errand`. Invariant: a loop runs only
+//! under a lease of this life, and a lease leaves only after its loop has ended.
+//!
+//! ```text
+//!  granted ─┐              ┌─ shard end ──> its children are taken
+//!           ├──> reading ──┼─ going ──────> drained ──> handed over, announced
+//!  child ───┘              ├─ stop ───────> drained ──> handed over, or given back
+//!                          └─ lease lost ─> dropped
+//! ```
+
+mod errand;
+mod sharing;
+
+use super::Consumer;
+use super::family::Family;
+use super::launch::Launch;
+use super::life::{Life, beat_interval};
+use super::lookout::View;
+use super::shard::{Stop, StopReason};
+use crate::planner::{self, Meter};
+use crate::progress::{Lease, NewShard, Position, ShardProgress, WorkerId};
+use crate::reader::Pulse;
+use crate::source::ShardId;
+use crate::telemetry::metrics::ShardState;
+use errand::Done;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+/// Leases handed over or given back at the same time.
+const TRANSFERS_AT_ONCE: usize = 16;
+/// What is handed over to one worker within this time costs one announcement.
+const TELL: Duration = Duration::from_millis(50);
+
+/// A lease that has become this worker's.
+#[derive(Clone, Debug)]
+pub(super) struct Granted {
+    /// The shard's item, with this worker's lease.
+    pub item: ShardProgress,
+    /// It begins at the tip, this once.
+    pub from_latest: bool,
+}
+
+impl Granted {
+    /// The item of a shard that has just been made.
+    pub fn begun(shard: ShardId, new: NewShard, lease: Lease) -> ShardProgress {
+        let NewShard { parent, position, closed } = new;
+        let (updated, gaps) = (crate::clock::now(), Vec::new());
+        ShardProgress { shard, parent, lease, position, updated, closed, gaps, window: None }
+    }
+}
+
+/// The shards of one life.
+pub(super) struct Shards<'a> {
+    consumer: &'a Consumer,
+    life: &'a Life,
+    family: &'a Family,
+    views: watch::Receiver<Arc<View>>,
+    launch: Launch<'a>,
+    drain: CancellationToken,
+    abandon: CancellationToken,
+    held: BTreeMap<ShardId, Held>,
+    running: JoinSet<(ShardId, StopReason)>,
+    errands: FuturesUnordered<BoxFuture<'a, Done>>,
+    transfer_slots: &'a Semaphore,
+    discovery_slots: &'a Semaphore,
+    /// A look at this worker's items is under way.
+    loading: bool,
+    /// As far as this worker has acted on what it was told.
+    noted: u64,
+    /// Given back to this worker before it knew that it had given them away.
+    returned: BTreeSet<ShardId>,
+    /// Have been given something, and are to be told then.
+    untold: BTreeSet<WorkerId>,
+    tell_at: Instant,
+    draining: bool,
+    /// Who lived when the loads were last compared.
+    living: BTreeSet<WorkerId>,
+    balance_at: Instant,
+    sampled: Instant,
+    /// Shards that have ended here, which are still shown.
+    ended: VecDeque<(Instant, ShardId)>,
+}
+
+/// One held shard.
+struct Held {
+    lease: Lease,
+    /// Asks its loop to finish.
+    drain: CancellationToken,
+    /// To whom it is to go once its loop has finished.
+    going: Option<WorkerId>,
+    /// Its loop has finished, and the lease is on its way.
+    stopped: bool,
+    pulse: Arc<Pulse>,
+    meter: Meter,
+}
+
+/// How many errands of a kind may be under way.
+pub(super) struct Slots {
+    transfers: Semaphore,
+    discoveries: Semaphore,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            transfers: Semaphore::new(TRANSFERS_AT_ONCE),
+            discoveries: Semaphore::new(super::discovery::CHILD_CALLS_AT_ONCE),
+        }
+    }
+}
+
+impl<'a> Shards<'a> {
+    pub fn new(
+        consumer: &'a Consumer,
+        life: &'a Life,
+        family: &'a Family,
+        slots: &'a Slots,
+        views: watch::Receiver<Arc<View>>,
+        launch: Launch<'a>,
+        drain: &CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            consumer,
+            life,
+            family,
+            views,
+            launch,
+            drain: drain.clone(),
+            abandon: life.lost().child_token(),
+            held: BTreeMap::new(),
+            running: JoinSet::new(),
+            errands: FuturesUnordered::new(),
+            transfer_slots: &slots.transfers,
+            discovery_slots: &slots.discoveries,
+            loading: false,
+            noted: 0,
+            returned: BTreeSet::new(),
+            untold: BTreeSet::new(),
+            tell_at: now,
+            draining: false,
+            living: BTreeSet::new(),
+            balance_at: now,
+            sampled: now,
+            ended: VecDeque::new(),
+        }
+    }
+
+    /// Runs the shards until a stop was asked for and everything is finished and given away.
+    pub async fn run(&mut self, grants: &mut mpsc::UnboundedReceiver<Vec<Granted>>) {
+        let drain = self.drain.clone();
+        let interval = beat_interval(self.consumer.settings.failover_time);
+        loop {
+            if self.draining && self.held.is_empty() && self.errands.is_empty() {
+                if self.untold.is_empty() {
+                    return;
+                }
+                self.tell();
+            }
+            tokio::select! {
+                biased;
+                () = drain.cancelled(), if !self.draining => self.begin_drain(),
+                Some(ended) = self.running.join_next() => {
+                    let (shard, reason) = ended.expect("a shard's loop does not panic");
+                    self.stopped(shard, reason);
+                }
+                Some(done) = self.errands.next() => self.done(done),
+                Some(granted) = grants.recv() => {
+                    for granted in granted {
+                        self.hold(granted);
+                    }
+                    self.say(true);
+                }
+                Ok(()) = self.views.changed() => self.look(),
+                () = tokio::time::sleep_until(self.tell_at), if !self.untold.is_empty() => self.tell(),
+                () = tokio::time::sleep_until(self.sampled + interval) => self.sample(),
+            }
+        }
+    }
+
+    /// Writes what is due, for ever.
+    pub fn checkpointer(&self) -> Arc<crate::checkpoint::Checkpointer> {
+        Arc::clone(&self.launch.checkpointer)
+    }
+
+    /// Stops all loops at once. Gives how many leases that leaves behind.
+    pub async fn abandon(&mut self) -> usize {
+        self.abandon.cancel();
+        self.errands.clear();
+        while self.running.join_next().await.is_some() {}
+        self.consumer.metrics.leases_held.set(0);
+        self.consumer.board.forget_all();
+        std::mem::take(&mut self.held).len()
+    }
+
+    /// A lease is this worker's now: its shard is read.
+    fn hold(&mut self, granted: Granted) {
+        let Granted { item, .. } = &granted;
+        let shard = item.shard.clone();
+        if item.position == Position::ShardEnd {
+            return;
+        }
+        if let Some(held) = self.held.get(&shard) {
+            if held.lease != item.lease {
+                self.returned.insert(shard);
+            }
+            return;
+        }
+        let lease = item.lease.clone();
+        let (parent, owner) = (item.parent.as_ref().map(ToString::to_string), &lease.owner);
+        let owner = owner.as_ref().map(ToString::to_string);
+        self.consumer.board.shard(&shard, |status| {
+            status.parent = parent;
+            status.owner = owner;
+            status.state = ShardState::Waiting;
+            status.at(&item.position);
+        });
+        self.consumer.metrics.leases_taken.inc();
+        let (drain, pulse) = (self.drain.child_token(), Arc::new(Pulse::default()));
+        let stop = Stop { drain: drain.clone(), abandon: self.abandon.child_token() };
+        let meter = Meter::default();
+        let held =
+            Held { lease, drain, going: None, stopped: false, pulse: Arc::clone(&pulse), meter };
+        self.held.insert(shard, held);
+        self.running.spawn(self.launch.shard(granted, pulse, stop));
+    }
+
+    /// A loop has ended.
+    fn stopped(&mut self, shard: ShardId, reason: StopReason) {
+        match reason {
+            StopReason::ShardEnd => self.shard_end(shard),
+            StopReason::Drained => self.pass_on(shard),
+            StopReason::LeaseLost => {
+                self.consumer.metrics.leases_lost.inc();
+                self.drop_shard(&shard);
+            }
+        }
+    }
+
+    fn shard_end(&mut self, shard: ShardId) {
+        info!(%shard, "a shard is delivered to its end");
+        self.held.remove(&shard);
+        self.say(false);
+        self.consumer.board.shard(&shard, |status| {
+            status.state = ShardState::Ended;
+            status.owner = None;
+            status.behind(None);
+        });
+        self.ended.push_back((Instant::now(), shard.clone()));
+        // A child that is known is enough: a sibling is found by the whole listing. In a
+        // stream that is disabled there will be none.
+        let known = self.family.end(&shard);
+        if self.draining || (known.is_empty() && self.family.is_finished()) {
+            return;
+        }
+        let settings = &self.consumer.settings;
+        let begin = self.views.borrow().seeded.clone();
+        let begin = begin.unwrap_or_else(|| settings.starting_position.begin());
+        let me = self.life.worker().clone();
+        self.errands.push(Box::pin(errand::take_children(
+            self.consumer,
+            me,
+            self.discovery_slots,
+            shard,
+            known,
+            begin,
+            self.drain.clone(),
+        )));
+    }
+
+    /// The loop of a shard has finished, for it goes to another worker.
+    fn pass_on(&mut self, shard: ShardId) {
+        let Some(held) = self.held.get_mut(&shard) else { return };
+        let (lease, weight) = (held.lease.clone(), held.weight());
+        let going = held.going.take();
+        held.stopped = true;
+        let others = self.others();
+        let to = match going {
+            Some(to) if others.iter().any(|share| share.worker == to) => Some(to),
+            _ if self.draining => planner::place([((), weight)], &others).pop().map(|(_, to)| to),
+            _ => None,
+        };
+        let (consumer, slots) = (self.consumer, self.transfer_slots);
+        self.errands.push(match to {
+            Some(to) => {
+                debug!(%shard, %to, "handing a shard over");
+                Box::pin(errand::hand_over(consumer, slots, shard, lease, to))
+            }
+            None if self.draining => Box::pin(errand::release(consumer, slots, shard, lease)),
+            // Who was to get it has gone: it stays, from where it has come to.
+            None => Box::pin(errand::read(consumer, shard)),
+        });
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Loaded { items, announced } => {
+                self.loading = false;
+                self.noted = announced;
+                for item in items {
+                    self.take_back(item);
+                }
+                self.say(true);
+            }
+            Done::Read { shard, item } => {
+                self.held.remove(&shard);
+                self.consumer.board.forget(&shard);
+                if let Some(item) = item {
+                    self.take_back(item);
+                }
+            }
+            Done::HandedOver { shard, to } => {
+                match to {
+                    Some(to) => {
+                        self.consumer.metrics.leases_handed_over.inc();
+                        info!(%shard, %to, "a shard was handed over");
+                        if self.untold.is_empty() {
+                            self.tell_at = Instant::now() + TELL;
+                        }
+                        self.untold.insert(to);
+                    }
+                    None => self.consumer.metrics.leases_lost.inc(),
+                }
+                self.drop_shard(&shard);
+            }
+            Done::Released { shard } => self.drop_shard(&shard),
+            Done::Children { parent, taken, found } => {
+                if !found {
+                    debug!(%parent, "its children were not seen, the whole listing is looked at");
+                    self.family.want_listing();
+                }
+                for granted in taken {
+                    self.family.with_leader(|lineage| {
+                        let ShardProgress { shard, parent, position, .. } = &granted.item;
+                        lineage.keep(shard, parent.as_ref(), position);
+                    });
+                    self.hold(granted);
+                }
+                self.say(false);
+            }
+            Done::Told => {}
+        }
+    }
+
+    /// An item as it was read: it is this worker's, unless that has changed.
+    fn take_back(&mut self, item: ShardProgress) {
+        if item.lease.owner.as_ref() == Some(self.life.worker()) {
+            self.hold(Granted { item, from_latest: false });
+            // What comes while everything goes is handed on at once: its loop stops first.
+        }
+    }
+
+    fn drop_shard(&mut self, shard: &ShardId) {
+        self.held.remove(shard);
+        self.consumer.board.forget(shard);
+        self.say(true);
+        if self.returned.remove(shard) {
+            self.load_leases(self.noted);
+        }
+    }
+
+    fn load_leases(&mut self, announced: u64) {
+        self.loading = true;
+        let me = self.life.worker().clone();
+        self.errands.push(Box::pin(errand::load(self.consumer, me, announced)));
+    }
+}
+
+impl Held {
+    fn weight(&self) -> u64 {
+        self.meter.weight(self.pulse.age())
+    }
+}

@@ -1,0 +1,132 @@
+//! What this worker should have, and what others should have of it.
+//!
+//! Owns the moments at which shares are compared, what this worker says of its own, and
+//! the choice of who gets what at a stop. How they are spread is [`crate::planner`]'s.
+//! Invariant: nothing is given to a worker that has not noted yet what it was given
+//! before, for it carries more than it says.
+
+use super::super::adoption::REMEMBER;
+use super::super::lookout::{View, look_interval};
+use super::{Shards, errand};
+use crate::planner::{self, Share};
+use crate::source::ShardId;
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::info;
+
+/// Loads are compared this often while nobody comes or goes.
+const BALANCE_INTERVAL: Duration = Duration::from_secs(60);
+
+impl Shards<'_> {
+    /// Says what this worker has: soon where others wait for it.
+    pub(super) fn say(&mut self, urgent: bool) {
+        self.consumer.metrics.leases_held.set(self.held.len() as i64);
+        let (shards, load) = (self.held.len() as u64, self.load());
+        let (noted, draining) = (self.noted, self.draining);
+        self.life.say(urgent, |sign| {
+            (sign.shards, sign.load) = (shards, load);
+            (sign.noted, sign.draining) = (noted, draining);
+        });
+    }
+
+    pub(super) fn load(&self) -> u64 {
+        self.held.values().fold(0, |load, held| load.saturating_add(held.weight()))
+    }
+
+    /// Who else takes shards, and what they carry.
+    pub(super) fn others(&self) -> Vec<Share> {
+        let view = self.views.borrow();
+        let is_other = |share: &Share| share.worker != *self.life.worker();
+        view.taking().map(|member| Share::of(&member.sign)).filter(is_other).collect()
+    }
+
+    pub(super) fn tell(&mut self) {
+        for worker in std::mem::take(&mut self.untold) {
+            self.errands.push(Box::pin(errand::tell(self.consumer, worker)));
+        }
+        // Not before what was given away can be seen.
+        let seen = 2 * look_interval(self.consumer.settings.failover_time);
+        self.balance_at = self.balance_at.max(Instant::now() + seen);
+    }
+
+    /// A stop was asked for: the drain of every loop has begun with it.
+    pub(super) fn begin_drain(&mut self) {
+        self.draining = true;
+        let mut going: Vec<(ShardId, u64)> =
+            self.held.iter().map(|(shard, held)| (shard.clone(), held.weight())).collect();
+        going.sort_unstable_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+        for (shard, to) in planner::place(going, &self.others()) {
+            if let Some(held) = self.held.get_mut(&shard) {
+                held.going = Some(to);
+            }
+        }
+        self.say(true);
+    }
+
+    /// The workers as they are seen now.
+    pub(super) fn look(&mut self) {
+        let view = self.views.borrow_and_update().clone();
+        if let Some(me) = view.worker(self.life.worker())
+            && me.member.announced != self.noted
+            && !self.loading
+        {
+            self.load_leases(me.member.announced);
+        }
+        let living = view.taking().map(|member| member.sign.worker.clone()).collect();
+        if living != self.living {
+            self.living = living;
+            self.balance_at = self.balance_at.min(Instant::now());
+        }
+        self.balance(&view);
+    }
+
+    pub(super) fn sample(&mut self) {
+        let now = Instant::now();
+        let elapsed = now - self.sampled;
+        self.sampled = now;
+        for held in self.held.values_mut() {
+            held.meter.sample(held.pulse.bytes(), elapsed);
+        }
+        self.say(false);
+        while let Some((since, _)) = self.ended.front()
+            && since.elapsed() > REMEMBER
+        {
+            let (_, shard) = self.ended.pop_front().expect("there is one");
+            self.consumer.board.forget(&shard);
+        }
+    }
+
+    /// Gives to others what they should have of what this worker holds.
+    pub(super) fn balance(&mut self, view: &View) {
+        let is_moving = self.loading || !self.untold.is_empty() || self.draining;
+        if Instant::now() < self.balance_at
+            || is_moving
+            || self.held.values().any(|held| held.going.is_some() || held.stopped)
+        {
+            return;
+        }
+        // Who has not noted yet what it was given carries more than it says.
+        let me = self.life.worker();
+        let settled = view.taking().filter(|member| member.announced == member.sign.noted);
+        let others: Vec<Share> = settled
+            .filter(|member| member.sign.worker != *me)
+            .map(|member| Share::of(&member.sign))
+            .collect();
+        let mine: Vec<(ShardId, u64)> =
+            self.held.iter().map(|(shard, held)| (shard.clone(), held.weight())).collect();
+        let moves = planner::balance(me, &mine, &others);
+        self.balance_at = Instant::now() + BALANCE_INTERVAL;
+        if moves.is_empty() {
+            return;
+        }
+        info!(shards = moves.len(), "handing shards to workers that carry less");
+        // Another look when these have arrived.
+        self.living.clear();
+        for (shard, to) in moves {
+            if let Some(held) = self.held.get_mut(&shard) {
+                held.going = Some(to);
+                held.drain.cancel();
+            }
+        }
+    }
+}
