@@ -1,9 +1,10 @@
 //! From a call's body to its answer, by way of the store.
 //!
-//! Owns the joining of bodies and methods, and who of the callers is noted. What a call
-//! does is the store's.
+//! Owns the joining of bodies and methods, who of the callers is noted, and which calls change
+//! what others read together. What a call does is the store's.
 
 use super::callers::Callers;
+use super::coordination::Reads;
 use crate::progress::problem::{Problem, ProblemCode};
 use crate::progress::wire::{
     AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HandOverBody,
@@ -11,21 +12,59 @@ use crate::progress::wire::{
     SeededBody, ShardsAnswer, ShardsBody, TakeBody, WriteLetterBody, WritePartBody,
 };
 use crate::progress::{Checkpoint, Heartbeat, LeaseKey, Progress};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 
 /// A body in JSON, or what went wrong.
-pub(super) type Answer = Result<Vec<u8>, Problem>;
+pub(super) type Answer = Result<Bytes, Problem>;
+
+/// The progress of one consumer of one stream, and the reads of it that are shared.
+pub(super) struct Store {
+    progress: Arc<dyn Progress>,
+    coordination: Reads<Bytes, Problem>,
+}
+
+impl Store {
+    pub fn new(progress: Arc<dyn Progress>) -> Self {
+        Self { progress, coordination: Reads::new() }
+    }
+
+    pub fn progress(&self) -> &dyn Progress {
+        &*self.progress
+    }
+
+    async fn coordination(&self) -> Answer {
+        let progress = Arc::clone(&self.progress);
+        let read = async move || answer(&progress.coordination().await?);
+        self.coordination.read(read).await
+    }
+}
+
+/// Whether a call leaves what [`Call::Coordination`] answers as it is. A call that is not named
+/// here is taken to change it, which costs a read and nothing else.
+fn leaves_coordination(call: Call) -> bool {
+    let is_position = matches!(call, Call::Shards | Call::Checkpoint | Call::HandOver);
+    let is_letter = matches!(
+        call,
+        Call::WriteLetter
+            | Call::WritePart
+            | Call::Letters
+            | Call::ReadPart
+            | Call::RemovePart
+            | Call::BreakLetter
+            | Call::RemoveLetter
+    );
+    call == Call::Coordination || is_position || is_letter
+}
 
 /// Makes the call on `store`.
-pub(super) async fn answering(
-    store: &dyn Progress,
-    callers: &Callers,
-    call: Call,
-    body: &[u8],
-) -> Answer {
+pub(super) async fn answering(store: &Store, callers: &Callers, call: Call, body: &[u8]) -> Answer {
+    let (shared, store) = (store, store.progress());
+    let _writing = (!leaves_coordination(call)).then(|| shared.coordination.writing());
     match call {
-        Call::Coordination => answer(&store.coordination().await?),
+        Call::Coordination => shared.coordination().await,
         Call::Shards => {
             let asked: ShardsBody = read(body)?;
             answer(&ShardsAnswer { shards: store.load(asked.selection()).await? })
@@ -116,5 +155,5 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 }
 
 pub(super) fn answer(body: &impl Serialize) -> Answer {
-    Ok(serde_json::to_vec(body).expect("answers are plain data"))
+    Ok(serde_json::to_vec(body).expect("answers are plain data").into())
 }

@@ -7,6 +7,7 @@
 
 mod callers;
 mod calls;
+mod coordination;
 mod listener;
 mod metrics;
 mod openapi;

@@ -135,7 +135,7 @@ fn described(call: Call, schemas: &mut SchemaGenerator) -> Described {
     let nothing = schema::<()>(schemas);
     let (summary, body, answer) = match call {
         Call::Coordination => (
-            "The stream's lease, and the workers that beat.",
+            "The stream's lease, and the workers that beat: as they were at most 100 ms before they were asked for, and with all that was written through this api.",
             None,
             schema::<Coordination>(schemas),
         ),

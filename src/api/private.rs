@@ -5,13 +5,12 @@
 //! before a body is read or a path is understood.
 
 use super::callers::Callers;
-use super::calls::{Answer, answer, answering, read};
+use super::calls::{Answer, Store, answer, answering, read};
 use super::metrics::{self, ApiMetrics};
 use super::openapi;
 use super::places::Place;
 use super::route::Route;
 use super::{ApiSettings, Stores};
-use crate::progress::Progress;
 use crate::progress::problem::{PROBLEM_JSON, Problem, ProblemCode};
 use crate::progress::wire::{Hello, VERSIONS, Welcome, agreed};
 use axum::Router;
@@ -33,8 +32,8 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const BODIES_BYTES: usize = 32 << 20;
 /// From the end of a request's head to its answer, its body and the table included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many stores, of a consumer and a stream each, are kept open. They hold nothing but names and may be
-/// opened again, so that when there are more, all are let go.
+/// How many stores, of a consumer and a stream each, are kept open. They hold names and the last read, and
+/// may be opened again, so that when there are more, all that nobody is using are let go.
 const MAX_STORES: usize = 256;
 const MAX_LABEL_BYTES: usize = 64;
 
@@ -42,7 +41,7 @@ const MAX_LABEL_BYTES: usize = 64;
 pub(super) struct Private {
     settings: ApiSettings,
     stores: Stores,
-    open: Mutex<HashMap<(String, String), Arc<dyn Progress>>>,
+    open: Mutex<HashMap<(String, String), Arc<Store>>>,
     metrics: Arc<ApiMetrics>,
     callers: Callers,
     /// One permit a byte of a body.
@@ -96,7 +95,7 @@ impl Private {
         Err(Problem::new(ProblemCode::WrongConsumer, detail))
     }
 
-    fn store(&self, consumer: &str, label: &str) -> Result<Arc<dyn Progress>, Problem> {
+    fn store(&self, consumer: &str, label: &str) -> Result<Arc<Store>, Problem> {
         self.check_consumer(consumer)?;
         let is_label = (1..=MAX_LABEL_BYTES).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.'));
@@ -106,10 +105,12 @@ impl Private {
         }
         let mut open = self.open.lock().expect("no panic while held");
         if open.len() >= MAX_STORES {
-            open.clear();
+            // A write that is under way in one must be seen by whoever reads after it.
+            open.retain(|_, store| Arc::strong_count(store) > 1);
         }
         let key = (consumer.to_owned(), label.to_owned());
-        Ok(Arc::clone(open.entry(key).or_insert_with(|| (self.stores)(consumer, label))))
+        let new = || Arc::new(Store::new((self.stores)(consumer, label)));
+        Ok(Arc::clone(open.entry(key).or_insert_with(new)))
     }
 
     async fn hello(&self, body: &[u8]) -> Answer {
@@ -121,7 +122,7 @@ impl Private {
             Problem::new(ProblemCode::WrongVersion, detail)
         })?;
         self.check_table(&table)?;
-        self.store(&consumer, &label)?.describe().await?;
+        self.store(&consumer, &label)?.progress().describe().await?;
         answer(&Welcome { table, consumer, version })
     }
 }
@@ -192,7 +193,7 @@ async fn respond(private: &Private, route: &Route, body: Body) -> Answer {
             (*call, private.store(consumer, label)?)
         }
     };
-    answering(&*store, &private.callers, call, &body).await
+    answering(&store, &private.callers, call, &body).await
 }
 
 async fn collect(body: Body) -> Result<Bytes, Problem> {
