@@ -23,15 +23,12 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// The largest body that is read.
 const MAX_BODY_BYTES: usize = 1 << 20;
 /// All bodies at a time; further requests wait until there is room.
 const BODIES_BYTES: usize = 32 << 20;
-/// From the end of a request's head to its answer, its body and the table included.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many stores, of a consumer and a stream each, are kept open. They hold names and the last read, and
 /// may be opened again, so that when there are more, all that nobody is using are let go.
 const MAX_STORES: usize = 256;
@@ -149,10 +146,12 @@ async fn handle(State(private): State<Arc<Private>>, request: Request) -> Respon
                 return ([(header::ALLOW, allowed.as_str())], refuse(&problem)).into_response();
             }
             Some(route) => {
-                let answering = respond(&private, &route, request.into_body());
-                let answer = tokio::time::timeout(REQUEST_TIMEOUT, answering).await;
+                let body = request.into_body();
+                // From the end of its head to its answer, its body and the table included.
+                let bound = route.bound(expected(&body));
+                let answer = tokio::time::timeout(bound, respond(&private, &route, body)).await;
                 let late = || {
-                    let detail = format!("not done within {REQUEST_TIMEOUT:?}");
+                    let detail = format!("not done within {bound:?}");
                     Err(Problem::new(ProblemCode::Unavailable, detail))
                 };
                 (route.label(), answer.unwrap_or_else(|_| late()))
@@ -180,10 +179,9 @@ fn refuse(problem: &Problem) -> Response {
 }
 
 async fn respond(private: &Private, route: &Route, body: Body) -> Answer {
-    let expected = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
-    let expected = expected.unwrap_or(usize::MAX).min(MAX_BODY_BYTES);
     // Kept until the answer is made: what was read from the body is as large.
-    let _room = private.bodies.acquire_many(expected as u32).await.expect("never closed");
+    let room = private.bodies.acquire_many(expected(&body) as u32);
+    let _room = room.await.expect("never closed");
     let body = collect(body).await?;
     let (call, store) = match route {
         Route::Hello => return private.hello(&body).await,
@@ -194,6 +192,12 @@ async fn respond(private: &Private, route: &Route, body: Body) -> Answer {
         }
     };
     answering(&store, &private.callers, call, &body).await
+}
+
+/// The most bytes that are read of it.
+fn expected(body: &Body) -> usize {
+    let announced = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
+    announced.unwrap_or(usize::MAX).min(MAX_BODY_BYTES)
 }
 
 async fn collect(body: Body) -> Result<Bytes, Problem> {

@@ -3,9 +3,10 @@
 //! Owns paths and methods. Knows nothing of bodies.
 
 use super::{metrics, openapi};
-use crate::progress::wire::{Call, HELLO, PROGRESS};
+use crate::progress::wire::{self, Call, HELLO, PROGRESS};
 use axum::http::Method;
 use percent_encoding::percent_decode_str;
+use std::time::Duration;
 
 /// What a path means. Names stand in it as any client may escape them.
 pub(super) enum Route {
@@ -35,6 +36,14 @@ impl Route {
             Self::OpenApi => Method::GET,
             Self::Progress { call, .. } if call.reads() => Method::GET,
             _ => Method::POST,
+        }
+    }
+
+    /// How long it may take, with a body of so many bytes.
+    pub fn bound(&self, body: usize) -> Duration {
+        match self {
+            Self::Progress { call, .. } => call.bound(body),
+            Self::Hello | Self::OpenApi => wire::bound(body),
         }
     }
 

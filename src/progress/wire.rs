@@ -12,6 +12,7 @@ use crate::source::ShardId;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The versions of this interface that this program speaks, oldest first. One is added
 /// when an older side would misunderstand; its calls have paths of their own.
@@ -21,6 +22,18 @@ pub const HELLO: &str = "/v1/hello";
 /// Where the calls are: `/v1/progress/TABLE/CONSUMER@LABEL/CALL`. The table stands in
 /// every call, so that an api started anew on another table changes nothing by mistake.
 pub const PROGRESS: &str = "/v1/progress";
+
+/// What the api gives itself for a call that is a read or a write of the table or two. Together
+/// with the consumer's [`PATIENCE`] less than a third of the default `FAILOVER_TIME`, so that the
+/// sign of life that meets a replica that hangs arrives in time through another.
+const BOUND: Duration = Duration::from_millis(2500);
+/// And for a call that reads or writes much.
+const LONG_BOUND: Duration = Duration::from_secs(10);
+/// A body from which on a call writes much: some hundred positions, or a part of a dead letter.
+const LARGE_BODY: usize = 16 << 10;
+/// How much longer the consumer waits than the api gives itself, as a factor: the api's sentence
+/// about a table that does not answer arrives, and a silent replica is not taken for one.
+const PATIENCE: f64 = 1.2;
 
 /// The calls, one for each method of [`super::Progress`] but `describe`, and of
 /// [`super::DeadLetters`].
@@ -120,10 +133,26 @@ impl Call {
         Self::ALL.into_iter().find(|call| call.name() == name)
     }
 
+    /// How long the api works on it, with a body of so many bytes.
+    pub fn bound(self, body: usize) -> Duration {
+        let answers_much = matches!(self, Self::Shards | Self::Letters | Self::ReadPart);
+        if answers_much { LONG_BOUND } else { bound(body) }
+    }
+
     /// Whether it only reads, and is a GET without a body; the others are POSTs.
     pub fn reads(self) -> bool {
         matches!(self, Self::Coordination)
     }
+}
+
+/// How long the api works on a request that is none of the calls, or whose answer is small.
+pub fn bound(body: usize) -> Duration {
+    if body > LARGE_BODY { LONG_BOUND } else { BOUND }
+}
+
+/// How long the consumer waits for what the api works on for `bound`.
+pub fn patience(bound: Duration) -> Duration {
+    bound.mul_f64(PATIENCE)
 }
 
 /// First contact, asked.
