@@ -4,7 +4,9 @@ use super::probe::{Access, TableProbe, list_streams};
 use super::{Finding, needed, unneeded};
 use crate::config::{ConsumerConfig, HandlerConfig};
 use crate::consumer::ConsumerError;
-use crate::progress::{ClientProgress, Progress, TABLE_ACTIONS, TableProgress, leading_keys};
+use crate::progress::{
+    ClientProgress, ClientSettings, Progress, TABLE_ACTIONS, TableProgress, leading_keys,
+};
 use crate::source::{
     AwsSource, IteratorPosition, ShardIterator, Source, SourceError, SourceErrorKind, StreamStatus,
 };
@@ -85,13 +87,18 @@ async fn progress(config: &ConsumerConfig, aws: &SdkConfig) -> Vec<Finding> {
     let probe = |table: &str, partition: &str| TableProbe::new(aws, table, keys, partition);
     let mut found = Vec::new();
     if let Some(settings) = config.client_settings() {
-        found.push(match ClientProgress::new(settings) {
-            Ok(api) => kept(
-                api.describe().await,
-                "the api keeps the progress, and takes this consumer's token, name and table",
-            ),
-            Err(error) => Finding::bad(format!("API_URL: {error}")),
-        });
+        // Each by itself: the consumer asks others only while the first does not answer.
+        let is_only = settings.urls.len() == 1;
+        for url in settings.urls.clone() {
+            let place = if is_only { String::new() } else { format!(" at {url}") };
+            found.push(match ClientProgress::new(ClientSettings { urls: vec![url], ..settings.clone() }) {
+                Ok(api) => kept(
+                    api.describe().await,
+                    format!("the api{place} keeps the progress, and takes this consumer's token, name and table"),
+                ),
+                Err(error) => Finding::bad(format!("API_URL: {error}")),
+            });
+        }
         // The stream's own table may be another, and is none of its business either.
         let mut tables = vec![config.table.as_str()];
         tables.extend(Some(config.settings.stream.table()).filter(|name| *name != config.table));

@@ -161,7 +161,7 @@ async fn pair(
 
     let url = format!("http://{}", addresses.private);
     let progress = ClientProgress::new(ClientSettings {
-        url: url.parse().expect("an address makes a URL"),
+        urls: vec![url.parse().expect("an address makes a URL")],
         ca: Vec::new(),
         token,
         table: config.table.clone(),

@@ -24,12 +24,14 @@ use std::time::{Duration, SystemTime};
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+/// A call that finds none answering asks all of them.
+const MAX_API_URLS: usize = 16;
 
 /// Where the api is, and what lets this consumer in.
 #[derive(Clone, Debug)]
 pub struct ApiAddress {
-    /// `API_URL`.
-    pub url: Url,
+    /// `API_URL`: one address or several, of its replicas or of what stands before them.
+    pub urls: Vec<Url>,
     /// `API_CA_FILE`: who may vouch for it; empty for whom this machine trusts.
     pub ca: Vec<Certificate>,
     /// `API_TOKEN`, or what `API_TOKEN_FILE` holds.
@@ -81,8 +83,8 @@ impl ConsumerConfig {
 
     /// Where the progress is kept if not in the table directly.
     pub fn client_settings(&self) -> Option<ClientSettings> {
-        self.api.clone().map(|ApiAddress { url, ca, token }| ClientSettings {
-            url,
+        self.api.clone().map(|ApiAddress { urls, ca, token }| ClientSettings {
+            urls,
             ca,
             token,
             table: self.table.clone(),
@@ -203,19 +205,7 @@ pub(super) fn read(
 
 /// Both or neither of the api's URL and its token.
 fn api_address(values: &mut Values<'_>) -> Option<ApiAddress> {
-    let url = values.read("API_URL", |text| match Url::parse(text) {
-        Ok(url)
-            if matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && (url.query(), url.fragment()) == (None, None)
-                && (url.username(), url.password()) == ("", None) =>
-        {
-            Ok(url)
-        }
-        // It is not repeated: it may hold a password.
-        _ => Err("is not a URL like http://api:8081 or https://…, without user, query or fragment"
-            .to_owned()),
-    });
+    let urls = values.read("API_URL", api_urls);
     let is_set = values.get("API_URL").is_some();
     let token = token(values, is_set);
     if token.is_some() && !is_set {
@@ -232,11 +222,44 @@ fn api_address(values: &mut Values<'_>) -> Option<ApiAddress> {
             _ => Err(format!("is {path:?}, which has no certificates in it, as PEM has them")),
         }
     });
-    let is_plain = url.as_ref().is_some_and(|url| url.scheme() != "https");
+    let is_plain = urls.as_ref().is_some_and(|urls| urls.iter().any(|url| url.scheme() != "https"));
     if ca.is_some() && (is_plain || !is_set) {
         values.fault("API_CA_FILE", "is set, but API_URL is no https://… that it could vouch for");
     }
-    Some(ApiAddress { url: url?, ca: ca.unwrap_or_default(), token: token? })
+    Some(ApiAddress { urls: urls?, ca: ca.unwrap_or_default(), token: token? })
+}
+
+/// One address or several. None is repeated in a sentence: it may hold a password.
+fn api_urls(text: &str) -> Result<Vec<Url>, String> {
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    if parts.len() > MAX_API_URLS {
+        return Err(format!(
+            "has {} addresses; up to {MAX_API_URLS} are allowed, and a name may lead to more",
+            parts.len()
+        ));
+    }
+    let mut urls = Vec::with_capacity(parts.len());
+    for (n, part) in parts.iter().enumerate() {
+        let which =
+            if parts.len() > 1 { format!("has at place {} what", n + 1) } else { String::new() };
+        let url = Url::parse(part).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && (url.query(), url.fragment()) == (None, None)
+                && (url.username(), url.password()) == ("", None)
+        });
+        let Some(url) = url else {
+            return Err(format!("{which} is not a URL like http://api:8081 or https://…, without user, query or fragment").trim_start().to_owned());
+        };
+        if urls.contains(&url) {
+            return Err(format!("{which} is there before; each address is named once"));
+        }
+        urls.push(url);
+    }
+    if urls.iter().any(|url| url.scheme() != urls[0].scheme()) {
+        return Err("has http://… and https://… in it: some would carry the token in the open; all have to be the same".to_owned());
+    }
+    Ok(urls)
 }
 
 fn starting_position(values: &mut Values<'_>, now: SystemTime) -> Option<StartingPosition> {
@@ -349,6 +372,11 @@ mod tests {
             ("API_URL", "http://api:8081", "API_TOKEN"),
             ("API_URL", "api:8081", "is not a URL like"),
             ("API_URL", "http://a:b@api/", "is not a URL like"),
+            ("API_URL", "http://a:8081,", "has at place 2 what is not a URL like"),
+            ("API_URL", "http://a:8081,b:8081", "has at place 2 what is not a URL like"),
+            ("API_URL", "http://a:8081, http://a:8081/", "at place 2 what is there before"),
+            ("API_URL", "http://a:8081,https://b:8081", "all have to be the same"),
+            ("API_URL", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", "up to 16 are allowed"),
             ("API_TOKEN", "0123456789abcdef", "is not set, but the token is"),
             ("MAXIMUM_RETRY_ATTEMPTS", "10001", "from 0 to 10000"),
             ("MAXIMUM_RECORD_AGE_IN_SECONDS", "59", "from 60 to 604800"),
@@ -381,6 +409,18 @@ mod tests {
             let Faults(faults) = with(name, value).unwrap_err();
             assert!(faults.iter().any(|f| f.what.contains(says)), "{name}={value}: {faults:?}");
         }
+    }
+
+    #[test]
+    fn the_api_has_one_address_or_several() {
+        let of = |urls: &str| {
+            let set = [("STREAM_ARN", ARN), ("TABLE_NAME", "people"), ("API_URL", urls)];
+            let token = [("API_TOKEN", "0123456789abcdef")];
+            let settings = read(&[&set[..], &token].concat()).unwrap().client_settings().unwrap();
+            settings.urls.iter().map(Url::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of("http://api:8081"), ["http://api:8081/"]);
+        assert_eq!(of("https://a/x, https://b:1"), ["https://a/x", "https://b:1/"]);
     }
 
     #[test]

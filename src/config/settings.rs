@@ -79,7 +79,7 @@ pub const SETTINGS: &[Setting] = &[
         "URL",
         "",
         CONSUMER,
-        "The private listener of `streamgate api`, which keeps the progress; without it the consumer writes the table itself.",
+        "The private listener of `streamgate api`, which keeps the progress; several replicas, or what stands before them, with commas between: while one does not answer another is asked. Without it the consumer writes the table itself.",
     ),
     setting(
         "API_CA_FILE",

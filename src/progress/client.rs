@@ -1,10 +1,13 @@
 //! Progress through the api: this container needs no right to the table.
 //!
-//! Owns the calls over HTTP; what they mean is decided at the other end, and the table's
-//! conditions decide there. Invariant: whatever is sent twice is safe, for every write
-//! is conditional and one whose answer was lost is known as its own.
+//! Owns the calls over HTTP; who of the api's replicas answers is [`super::failover`]'s, what they
+//! mean is decided at the other end, and the table's conditions decide there. Invariant: whatever
+//! is sent twice is safe, to two replicas too, for every write is conditional and one whose answer
+//! was lost is known as its own.
 
-use super::problem::{PROBLEM_JSON, Problem};
+use super::failover::{FailoverClient, strange};
+use super::problem::Problem;
+use super::wire;
 use super::wire::{
     AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO,
     HandOverBody, Hello, PROGRESS, ReleaseBody, RetireBody, SeededBody, ShardsAnswer, ShardsBody,
@@ -14,22 +17,14 @@ use super::{
     ApiToken, Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, NewShard,
     OpenWindow, Position, Progress, ProgressError, Selection, ShardProgress, WorkerId,
 };
-use crate::causes;
 use crate::source::ShardId;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Certificate, Client, StatusCode, Url, redirect};
+use bytes::Bytes;
+use reqwest::header::HeaderValue;
+use reqwest::{Certificate, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::time::Duration;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A little longer than the api gives itself, so that its sentence arrives.
-const CALL_TIMEOUT: Duration = Duration::from_secs(12);
-/// Tens of thousands of shards, or several hundred with the largest states of windows; more
-/// is not an api.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// The most positions in one call, which keeps its body below the api's bound of 1 MiB
 /// with the longest names there are.
 const CHECKPOINTS_PER_CALL: usize = 1000;
@@ -40,8 +35,8 @@ const STATES_PER_CALL: usize = 4 * MAX_KEPT_STATE_BYTES;
 /// Where the api is and what is asked of it.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
-    /// `API_URL`
-    pub url: Url,
+    /// `API_URL`: the addresses of the replicas, or of what stands before them; not empty.
+    pub urls: Vec<Url>,
     /// `API_CA_FILE`: who may vouch for the api; none for whom this machine trusts.
     pub ca: Vec<Certificate>,
     /// `API_TOKEN`
@@ -56,58 +51,34 @@ pub struct ClientSettings {
 
 /// Progress kept by `streamgate api`.
 pub struct ClientProgress {
-    client: Client,
-    token: HeaderValue,
+    api: FailoverClient,
     settings: ClientSettings,
-    base: String,
-}
-
-/// A call that did not bring what was asked for.
-enum Failed {
-    /// No whole answer; `again` when a second try at once may help: a connection kept
-    /// open from before the api was started anew.
-    Connection {
-        why: String,
-        again: bool,
-    },
-    Answered(ProgressError),
 }
 
 impl ClientProgress {
-    /// Nothing is contacted yet. Proxies of the environment are not used: the api is a
-    /// neighbour, and a proxy would see the token.
+    /// Nothing is contacted yet.
     ///
     /// # Errors
     /// When TLS roots cannot be loaded.
+    ///
+    /// # Panics
+    /// Without a URL.
     pub fn new(settings: ClientSettings) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .user_agent(concat!("streamgate/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(CALL_TIMEOUT)
-            .tcp_nodelay(true)
-            .no_proxy();
-        let client = match &settings.ca[..] {
-            [] => client,
-            ca => client.tls_certs_only(ca.iter().cloned()),
-        };
-        let client = client.build()?;
-        let mut token =
+        let token =
             HeaderValue::from_str(&settings.token.header()).expect("a token is visible ASCII");
-        token.set_sensitive(true);
-        let base = settings.url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { client, token, settings, base })
+        let api = FailoverClient::new(&settings.urls, &settings.ca, token)?;
+        Ok(Self { api, settings })
     }
 
-    fn url(&self, call: Call) -> String {
+    fn path(&self, call: Call) -> String {
         // None of the three holds anything that a path would have to escape; together, the
         // last two are not `..` either.
         let ClientSettings { table, consumer, label, .. } = &self.settings;
-        format!("{}{PROGRESS}/{table}/{consumer}@{label}/{}", self.base, call.name())
+        format!("{PROGRESS}/{table}/{consumer}@{label}/{}", call.name())
     }
 
     async fn read<T: DeserializeOwned>(&self, call: Call) -> Result<T, ProgressError> {
-        self.ask(&self.url(call), None).await
+        self.api.ask(&self.path(call), None, call.bound(0)).await
     }
 
     pub(super) async fn write<T: DeserializeOwned>(
@@ -115,57 +86,9 @@ impl ClientProgress {
         call: Call,
         body: &impl Serialize,
     ) -> Result<T, ProgressError> {
-        self.ask(&self.url(call), Some(json(body))).await
-    }
-
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        url: &str,
-        body: Option<Bytes>,
-    ) -> Result<T, ProgressError> {
-        let answer = match self.attempt(url, body.clone()).await {
-            Err(Failed::Connection { again: true, .. }) => self.attempt(url, body).await,
-            answer => answer,
-        };
-        let answer = answer.map_err(|failed| match failed {
-            Failed::Connection { why, .. } => ProgressError::Unavailable(format!("the api: {why}")),
-            Failed::Answered(error) => error,
-        })?;
-        serde_json::from_slice(&answer).map_err(|error| self.strange(&format!("{error}")))
-    }
-
-    async fn attempt(&self, url: &str, body: Option<Bytes>) -> Result<Bytes, Failed> {
-        let request = match body {
-            None => self.client.get(url),
-            Some(body) => self.client.post(url).header(CONTENT_TYPE, "application/json").body(body),
-        };
-        let request = request.header(AUTHORIZATION, self.token.clone());
-        let mut answer = request.send().await.map_err(connection)?;
-        let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(connection)? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(Failed::Answered(self.strange("the answer is too large")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        if answer.status() == StatusCode::OK {
-            return Ok(body.freeze());
-        }
-        let is_problem =
-            answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
-        let problem = is_problem.then(|| serde_json::from_slice::<Problem>(&body).ok()).flatten();
-        Err(Failed::Answered(match problem {
-            Some(problem) => problem.into(),
-            None => self.strange(&format!("it answered {}", answer.status())),
-        }))
-    }
-
-    /// Something between here and the api answered, or something else altogether: it may
-    /// pass, as when a load balancer has no target for a moment.
-    fn strange(&self, what: &str) -> ProgressError {
-        ProgressError::Unavailable(format!(
-            "API_URL does not answer as the private listener of streamgate api does: {what}"
-        ))
+        let body = json(body);
+        let bound = call.bound(body.len());
+        self.api.ask(&self.path(call), Some(body), bound).await
     }
 }
 
@@ -188,11 +111,6 @@ fn json(body: &impl Serialize) -> Bytes {
     serde_json::to_vec(body).expect("bodies are plain data").into()
 }
 
-fn connection(error: reqwest::Error) -> Failed {
-    let again = !error.is_timeout();
-    Failed::Connection { why: causes::in_a_line(&error.without_url()), again }
-}
-
 #[async_trait]
 impl Progress for ClientProgress {
     /// First contact: whether both sides mean the same table and consumer and have a
@@ -200,8 +118,8 @@ impl Progress for ClientProgress {
     async fn describe(&self) -> Result<(), ProgressError> {
         let ClientSettings { table, consumer, label, .. } = self.settings.clone();
         let hello = Hello { table, consumer, label, versions: VERSIONS.to_vec() };
-        let url = format!("{}{HELLO}", self.base);
-        let Welcome { table, consumer, version } = self.ask(&url, Some(json(&hello))).await?;
+        let Welcome { table, consumer, version } =
+            self.api.ask(HELLO, Some(json(&hello)), wire::bound(0)).await?;
         // The api has compared them already, if it is one.
         let ours = (self.settings.table.as_str(), self.settings.consumer.as_str());
         if (table.as_str(), consumer.as_str()) == ours && agreed(&[version]).is_some() {
@@ -284,7 +202,7 @@ impl Progress for ClientProgress {
                     results.extend(each.into_iter().map(result));
                     continue;
                 }
-                Ok(_) => self.strange("an answer does not fit its call"),
+                Ok(_) => ProgressError::Unavailable(strange("an answer does not fit its call")),
                 Err(error) => error,
             };
             results.extend(checkpoints.iter().map(|_| Err(error.clone())));

@@ -6,7 +6,9 @@
 
 mod client;
 mod dynamodb;
+mod endpoint;
 mod expression;
+mod failover;
 mod fencing;
 mod item;
 mod json;
@@ -16,6 +18,7 @@ pub mod letters;
 mod lives;
 mod memory;
 pub mod problem;
+mod replicas;
 mod table;
 mod token;
 pub mod wire;

@@ -209,12 +209,12 @@ async fn an_application_mounts_its_own_routes() {
 async fn an_api_that_is_not_there_is_waited_for() {
     let (api, _) = api().await;
     let mut settings = api.settings("streamgate", LABEL);
-    settings.url = "http://127.0.0.1:9".parse().unwrap();
+    settings.urls = vec!["http://127.0.0.1:9".parse().unwrap()];
     let refused = ClientProgress::new(settings).unwrap().coordination().await;
     assert!(matches!(refused, Err(ProgressError::Unavailable(_))), "{refused:?}");
     // Somebody else at that address: it may be a load balancer without a target.
     let mut settings = api.settings("streamgate", LABEL);
-    settings.url = format!("http://{}", api.public).parse().unwrap();
+    settings.urls = vec![format!("http://{}", api.public).parse().unwrap()];
     match ClientProgress::new(settings).unwrap().describe().await {
         Err(ProgressError::Unavailable(why)) => assert!(why.contains("API_URL"), "{why}"),
         other => panic!("{other:?}"),

@@ -80,6 +80,7 @@ conformance!(table_on_ministack, super::open_ministack);
 conformance!(api_on_memory, super::open_api_on_memory);
 conformance!(api_on_dynoxide, super::open_api_on_dynoxide);
 conformance!(api_through_chaos, super::open_api_through_chaos);
+conformance!(api_whose_first_address_is_dead, super::open_api_whose_first_address_is_dead);
 
 async fn open_memory() -> Open {
     let stores: Mutex<HashMap<(String, String), MemoryProgress>> = Mutex::default();
@@ -136,8 +137,19 @@ async fn open_api_through_chaos() -> Open {
     chaos.lose(Losing { requests: 0.2, answers: 0.2 });
     Box::new(move |consumer, label| {
         let mut settings = api.settings(consumer, label);
-        settings.url = format!("http://{}", chaos.address).parse().expect("an address is a URL");
+        let url = format!("http://{}", chaos.address);
+        settings.urls = vec![url.parse().expect("an address is a URL")];
         Arc::new(Persistent(ClientProgress::new(settings).expect("a client can be made")))
+    })
+}
+
+async fn open_api_whose_first_address_is_dead() -> Open {
+    let api = RunningApi::start("memory", open_memory().await.into()).await;
+    let dead = format!("http://{}", support::free_port());
+    Box::new(move |consumer, label| {
+        let mut settings = api.settings(consumer, label);
+        settings.urls.insert(0, dead.parse().expect("an address is a URL"));
+        Arc::new(ClientProgress::new(settings).expect("a client can be made"))
     })
 }
 

@@ -5,15 +5,12 @@ use crate::support::free_port;
 use crate::support::process::{Process, within};
 use crate::support::stage::Stage;
 use axum::body::{Body, Bytes};
-use reqwest::Url;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use streamgate::api::Stores;
-use streamgate::progress::{
-    ApiToken, ClientProgress, ClientSettings, Heartbeat, MemoryProgress, Progress, WorkerId,
-};
+use streamgate::progress::{ClientProgress, Heartbeat, MemoryProgress, Progress, WorkerId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -52,15 +49,7 @@ fn is_whole(text: &[u8]) -> bool {
 async fn start(stage: &Stage) -> (Process, SocketAddr, ClientProgress) {
     let private = free_port();
     let keeper = stage.api(private, &[]).await;
-    let settings = ClientSettings {
-        url: Url::parse(&format!("http://{private}")).unwrap(),
-        ca: Vec::new(),
-        token: ApiToken::new(TOKEN).unwrap(),
-        table: stage.table.clone(),
-        consumer: "streamgate".to_owned(),
-        label: stage.simulator.stream().label().to_owned(),
-    };
-    (keeper, private, ClientProgress::new(settings).unwrap())
+    (keeper, private, stage.client(private))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,6 +22,7 @@ mod pair;
 mod parallel;
 mod processes;
 mod program;
+mod replicas;
 mod roles;
 mod support;
 mod table;

@@ -54,7 +54,7 @@ impl RunningApi {
     /// What a consumer of this api is set up with.
     pub fn settings(&self, consumer: &str, label: &str) -> ClientSettings {
         ClientSettings {
-            url: self.url().parse().expect("an address is a URL"),
+            urls: vec![self.url().parse().expect("an address is a URL")],
             ca: Vec::new(),
             token: ApiToken::new(TOKEN).expect("long enough"),
             table: self.table.clone(),

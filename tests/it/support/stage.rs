@@ -14,7 +14,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use streamgate::arn::StreamArn;
-use streamgate::progress::{Progress, Selection, ShardProgress, TableProgress, TableSettings};
+use streamgate::progress::{
+    ApiToken, ClientProgress, ClientSettings, Progress, Selection, ShardProgress, TableProgress,
+    TableSettings,
+};
 use streamgate::simulator::Simulator;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -140,6 +143,19 @@ impl Stage {
         let keys = keys.as_ref().map_or(Vec::new(), |keys| keys.variables().to_vec());
         let region = self.simulator.stream().region();
         api(&self.table, region, self.tables, private, &[&keys, variables].concat()).await
+    }
+
+    /// What a consumer of the stream asks the api at `private` with.
+    pub fn client(&self, private: SocketAddr) -> ClientProgress {
+        let settings = ClientSettings {
+            urls: vec![format!("http://{private}").parse().expect("an address is a URL")],
+            ca: Vec::new(),
+            token: ApiToken::new(TOKEN).expect("long enough"),
+            table: self.table.clone(),
+            consumer: "streamgate".to_owned(),
+            label: self.simulator.stream().label().to_owned(),
+        };
+        ClientProgress::new(settings).expect("a client can be made")
     }
 
     /// The progress as it stands in the table.
