@@ -81,7 +81,7 @@ pub(super) async fn answering(store: &Store, callers: &Callers, call: Call, body
         }
         Call::Drain => {
             let DrainBody { worker } = read(body)?;
-            callers.drains(&worker);
+            callers.drains(&worker, Arc::clone(&shared.progress));
             answer(&())
         }
         Call::Retire => {
