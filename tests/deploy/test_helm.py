@@ -342,6 +342,9 @@ def test_services_lead_to_ports_that_listen(objects):
     # Readiness must not hide the private port: a stopping api takes its consumers' last positions.
     assert private["spec"]["publishNotReadyAddresses"] is True
     assert "publishNotReadyAddresses" not in public["spec"]
+    # The consumer chooses among the pods, and has more than one to choose from.
+    assert private["spec"]["clusterIP"] == "None"
+    assert all("clusterIP" not in s["spec"] for s in of_kind(objects, "Service") if s is not private)
     assert [port["port"] for port in public["spec"]["ports"]] == [8080]
     for service in of_kind(objects, "Service"):
         assert service["spec"]["type"] == "ClusterIP"
