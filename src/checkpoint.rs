@@ -54,6 +54,8 @@ struct Slot {
     pending: VecDeque<Mark>,
     last_write: Option<Instant>,
     urgent: bool,
+    /// Own records alone have moved the position since the last write began.
+    quiet_since: bool,
     /// Cancelled when the store says that the lease has passed on.
     lost: CancellationToken,
 }
@@ -101,6 +103,7 @@ impl Checkpointer {
             pending: VecDeque::new(),
             last_write: None,
             urgent: false,
+            quiet_since: true,
             lost: lost.clone(),
         };
         self.lock().insert(shard.clone(), slot);
@@ -116,6 +119,7 @@ impl Checkpointer {
                 None => wake.await,
                 Some(due) if due > Instant::now() => {
                     tokio::select! {
+                        biased;
                         () = wake => {}
                         () = tokio::time::sleep_until(due) => {}
                     }
@@ -146,15 +150,14 @@ impl Checkpointer {
         self.lock().values().filter_map(|slot| slot.due(self.interval, now)).min()
     }
 
-    /// Writes every slot that is due. The error is that of a position for which the store
-    /// did not answer.
-    async fn write_due(&self) -> Result<(), ProgressError> {
+    /// What is to be written now.
+    fn begin_due(&self) -> Vec<Checkpoint> {
         let now = Instant::now();
-        let checkpoints: Vec<Checkpoint> = self
-            .lock()
-            .iter()
+        self.lock()
+            .iter_mut()
             .filter(|(_, slot)| slot.due(self.interval, now).is_some_and(|due| due <= now))
             .filter_map(|(shard, slot)| {
+                slot.quiet_since = true;
                 let mark = slot.pending.front()?;
                 Some(Checkpoint {
                     shard: shard.clone(),
@@ -165,7 +168,13 @@ impl Checkpointer {
                     window: mark.window.as_deref().cloned(),
                 })
             })
-            .collect();
+            .collect()
+    }
+
+    /// Writes every slot that is due. The error is that of a position for which the store
+    /// did not answer.
+    async fn write_due(&self) -> Result<(), ProgressError> {
+        let checkpoints = self.begin_due();
         let results = self.store.checkpoint(&checkpoints).await;
         let mut answered = Ok(());
         for (checkpoint, result) in checkpoints.iter().zip(results) {
@@ -231,6 +240,7 @@ impl Slot {
     }
 
     fn advance(&mut self, mark: Mark) {
+        self.quiet_since &= mark.quiet;
         match self.pending.back_mut() {
             Some(last) if last.gap.is_none() || mark.gap.is_none() => {
                 last.position = mark.position;
@@ -242,7 +252,9 @@ impl Slot {
         }
     }
 
-    /// Removes what `checkpoint` made durable; what was folded in since then stays.
+    /// Removes what `checkpoint` made durable; what was folded in since then stays, and is
+    /// quiet where that is: else a write under way while own records are read would make the
+    /// next write soon, and that the next, for ever.
     fn wrote(&mut self, checkpoint: &Checkpoint) {
         let Some(mark) = self.pending.front_mut() else { return };
         let is_same_window = mark.window.as_deref() == checkpoint.window.as_ref();
@@ -250,6 +262,7 @@ impl Slot {
             self.pending.pop_front();
         } else if mark.gap == checkpoint.gap {
             mark.gap = None;
+            mark.quiet = self.quiet_since;
         }
         self.urgent &= !self.pending.is_empty();
     }
@@ -323,7 +336,42 @@ mod tests {
     fn slot() -> Slot {
         let lease = Lease { owner: Some("w".into()), counter: 1 };
         let lost = CancellationToken::new();
-        Slot { lease, pending: VecDeque::new(), last_write: None, urgent: false, lost }
+        let pending = VecDeque::new();
+        Slot { lease, pending, last_write: None, urgent: false, quiet_since: true, lost }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn own_records_that_are_read_during_a_write_do_not_make_the_next() {
+        let store = Arc::new(crate::progress::MemoryProgress::new());
+        let (key, worker) = (crate::progress::LeaseKey::Shard("s".into()), "w".into());
+        let new = crate::progress::NewShard { parent: None, position: Position::TrimHorizon };
+        let lease = store.take(&key, None, &worker, Some(&new)).await.unwrap();
+        let (interval, board) = (Duration::from_secs(1), Arc::new(Board::new()));
+        let (metrics, lost) = (Arc::new(Metrics::new()), CancellationToken::new());
+        let checkpointer = Checkpointer::new(store.clone(), interval, Arc::clone(&metrics), board);
+        let shard = checkpointer.shard("s".into(), lease.clone(), lost);
+        let written = |number| Checkpoint {
+            shard: "s".into(),
+            lease: lease.clone(),
+            step: 1,
+            position: mark(number, false).position,
+            gap: None,
+            window: None,
+        };
+        shard.advance(mark(1, false));
+        checkpointer.write_due().await.unwrap();
+        // The next write is on its way while own records are read.
+        tokio::time::advance(interval).await;
+        shard.advance(mark(2, false));
+        checkpointer.begin_due();
+        shard.advance(mark(3, true));
+        checkpointer.settle(&written(2), Ok(())).unwrap();
+        assert_eq!(checkpointer.next_due(), Some(Instant::now() + QUIET_INTERVAL));
+        // With one of the application's among them it is to be written soon.
+        checkpointer.begin_due();
+        shard.advance(mark(4, false));
+        shard.advance(mark(5, true));
+        assert_eq!(checkpointer.next_due(), Some(Instant::now() + interval));
     }
 
     #[tokio::test(start_paused = true)]
