@@ -24,6 +24,7 @@ mod processes;
 mod program;
 mod replicas;
 mod roles;
+mod simulation;
 mod support;
 mod table;
 mod tls;
