@@ -263,10 +263,12 @@ impl<'a> Desk<'a> {
         lane.push(record, ticket, now);
     }
 
-    /// The position before a gap no longer exists: from here on it is the trim horizon.
+    /// The gap is kept at once. The position stays where it is until something behind the gap
+    /// is delivered: a worker that begins there finds out anew what is missing by then.
     fn pass_gap(&mut self, gap: Option<Gap>) {
-        if gap.is_some() {
-            self.track.pass(Mark { gap, ..Mark::at(Position::TrimHorizon) });
+        if let Some(gap) = gap {
+            let position = gap.after.clone().map_or(Position::TrimHorizon, Position::After);
+            self.track.pass(Mark { gap: Some(gap), ..Mark::at(position) });
         }
     }
 
