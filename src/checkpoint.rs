@@ -344,7 +344,11 @@ mod tests {
     async fn own_records_that_are_read_during_a_write_do_not_make_the_next() {
         let store = Arc::new(crate::progress::MemoryProgress::new());
         let (key, worker) = (crate::progress::LeaseKey::Shard("s".into()), "w".into());
-        let new = crate::progress::NewShard { parent: None, position: Position::TrimHorizon };
+        let new = crate::progress::NewShard {
+            parent: None,
+            position: Position::TrimHorizon,
+            closed: false,
+        };
         let lease = store.take(&key, None, &worker, Some(&new)).await.unwrap();
         let (interval, board) = (Duration::from_secs(1), Arc::new(Board::new()));
         let (metrics, lost) = (Arc::new(Metrics::new()), CancellationToken::new());

@@ -134,7 +134,7 @@ impl Callers {
             for (worker, progress) in draining {
                 let looked = tokio::time::timeout(LOOK, progress.coordination()).await;
                 let Ok(Ok(found)) = looked else { continue };
-                if !found.workers.iter().any(|beat| beat.worker == worker) {
+                if !found.workers.iter().any(|member| member.sign.worker == worker) {
                     self.retires(&worker);
                 }
             }
@@ -173,7 +173,7 @@ impl Callers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::{MemoryFault, MemoryProgress};
+    use crate::progress::{Heartbeat, MemoryFault, MemoryProgress};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -181,7 +181,10 @@ mod tests {
     async fn showing(workers: &[&WorkerId]) -> Arc<MemoryProgress> {
         let progress = MemoryProgress::new();
         for worker in workers {
-            progress.heartbeat(worker, 1).await.expect("it is in memory");
+            progress
+                .heartbeat(&Heartbeat::first((*worker).clone()))
+                .await
+                .expect("it is in memory");
         }
         Arc::new(progress)
     }
@@ -258,7 +261,7 @@ mod tests {
         callers.drains(&worker, shown.clone());
         let leaves = async {
             tokio::time::sleep(10 * SECOND + SECOND / 2).await;
-            elsewhere.retire(&worker).await.expect("it is in memory");
+            elsewhere.retire(&worker, None).await.expect("it is in memory");
         };
         assert_eq!(waited(&callers, leaves).await, 11 * SECOND);
     }

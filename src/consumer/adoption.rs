@@ -10,7 +10,7 @@ use super::Consumer;
 use super::family::Family;
 use super::life::Life;
 use super::lookout::View;
-use super::shards::Granted;
+use super::shards::{Given, Granted};
 use crate::clock;
 use crate::lineage::Seed;
 use crate::planner::{self, Share};
@@ -43,7 +43,7 @@ pub(super) struct Adoption<'a> {
     family: &'a Family,
     /// The stream's.
     lease: &'a Lease,
-    grants: mpsc::UnboundedSender<Vec<Granted>>,
+    grants: mpsc::UnboundedSender<Given>,
     /// Children without an item whose parent's owner lives, and since when.
     expected: BTreeMap<ShardId, Instant>,
     /// Who has been given something and was not told, as far as is known.
@@ -68,7 +68,7 @@ impl<'a> Adoption<'a> {
         life: &'a Life,
         family: &'a Family,
         lease: &'a Lease,
-        grants: mpsc::UnboundedSender<Vec<Granted>>,
+        grants: mpsc::UnboundedSender<Given>,
     ) -> Self {
         Self {
             consumer,
@@ -202,10 +202,11 @@ impl<'a> Adoption<'a> {
         let this = &*self;
         let takes: Vec<_> = placed.map(|(orphan, to)| this.take_one(orphan, to)).collect();
         let mut takes = futures_util::stream::iter(takes).buffer_unordered(TAKES_AT_ONCE);
-        let (mut result, mut untold, mut granted) = (Ok(()), BTreeSet::new(), Vec::new());
+        let (mut result, mut untold) = (Ok(()), BTreeSet::new());
         while let Some((to, taken)) = takes.next().await {
             match taken {
-                Ok(taken) if to == me => granted.push(taken),
+                // Also when others fail: somebody must read it.
+                Ok(given) if to == me => drop(self.grants.send(given)),
                 Ok(_) => {
                     untold.insert(to);
                 }
@@ -217,10 +218,6 @@ impl<'a> Adoption<'a> {
             }
         }
         drop(takes);
-        // Also when some failed: these are taken, and somebody must read them.
-        if !granted.is_empty() {
-            let _ = self.grants.send(granted);
-        }
         self.untold.extend(untold);
         result
     }
@@ -229,7 +226,7 @@ impl<'a> Adoption<'a> {
         &self,
         orphan: Orphan,
         to: WorkerId,
-    ) -> (WorkerId, Result<Granted, ProgressError>) {
+    ) -> (WorkerId, Result<Given, ProgressError>) {
         let Orphan { shard, item, new, from_latest } = orphan;
         let seen = item.as_ref().map(|item| &item.lease);
         let key = LeaseKey::Shard(shard.clone());
@@ -239,11 +236,12 @@ impl<'a> Adoption<'a> {
         };
         self.family.with(|lineage| lineage.keep(&shard, new.parent.as_ref(), &new.position));
         info!(%shard, owner = %to, position = ?new.position, "a shard that nobody had is taken");
-        let item = match item {
-            Some(item) => ShardProgress { lease, ..item },
-            None => Granted::begun(shard, new, lease),
+        // Its last owner may have moved the position until it was taken.
+        let given = match item {
+            Some(_) => Given::Taken,
+            None => Given::Begun(Granted { item: Granted::begun(shard, new, lease), from_latest }),
         };
-        (to, Ok(Granted { item, from_latest }))
+        (to, Ok(given))
     }
 
     /// Removes the items of shards that left the stream long ago.

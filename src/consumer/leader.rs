@@ -10,7 +10,7 @@ use super::adoption::Adoption;
 use super::family::Family;
 use super::life::{FAREWELL, Life};
 use super::lookout::{Seen, View};
-use super::shards::Granted;
+use super::shards::Given;
 use super::{Consumer, ConsumerError, RETRY, may_pass};
 use crate::progress::{Lease, LeaseKey, ProgressError, WorkerId};
 use crate::source::{SourceErrorKind, StreamDescription, StreamStatus};
@@ -41,7 +41,7 @@ pub(super) struct Leader<'a> {
     life: &'a Life,
     family: &'a Family,
     views: watch::Receiver<Arc<View>>,
-    grants: mpsc::UnboundedSender<Vec<Granted>>,
+    grants: mpsc::UnboundedSender<Given>,
     /// The stream's, while it leads.
     lease: Mutex<Option<Lease>>,
 }
@@ -53,7 +53,7 @@ impl<'a> Leader<'a> {
         life: &'a Life,
         family: &'a Family,
         views: watch::Receiver<Arc<View>>,
-        grants: mpsc::UnboundedSender<Vec<Granted>>,
+        grants: mpsc::UnboundedSender<Given>,
     ) -> Self {
         Self { consumer, life, family, views, grants, lease: Mutex::default() }
     }

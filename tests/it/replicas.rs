@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use streamgate::api::Stores;
-use streamgate::progress::{ClientProgress, MemoryProgress, Progress, ProgressError, WorkerId};
+use streamgate::progress::{
+    ClientProgress, Heartbeat, MemoryProgress, Progress, ProgressError, WorkerId,
+};
 use tokio::net::TcpListener;
 
 const BEATS: &str = "streamgate_progress_requests_total{outcome=\"ok\",route=\"heartbeat\"}";
@@ -205,7 +207,7 @@ async fn an_address_that_is_silent_is_left_with_its_connections() {
     let (connection, _) = silent.accept().await.unwrap();
     let worker = WorkerId::from("w1");
     for beat in 1..4 {
-        progress.heartbeat(&worker, beat).await.unwrap();
+        progress.heartbeat(&Heartbeat { beat, ..Heartbeat::first(worker.clone()) }).await.unwrap();
     }
     drop(connection);
 
@@ -240,9 +242,10 @@ async fn fifty_readers_cost_few_reads_of_the_table_and_see_what_was_written() {
 
     let worker = WorkerId::from("w1");
     for beat in 1..50 {
-        readers[0].heartbeat(&worker, beat).await.unwrap();
+        let sign = Heartbeat { beat, ..Heartbeat::first(worker.clone()) };
+        readers[0].heartbeat(&sign).await.unwrap();
         for answer in join_all(readers.iter().map(|reader| reader.coordination())).await {
-            assert_eq!(answer.unwrap().workers[0].beat, beat, "a write is seen at once");
+            assert_eq!(answer.unwrap().workers[0].sign.beat, beat, "a write is seen at once");
         }
     }
     keeper.stop().await;

@@ -53,6 +53,15 @@ pub(super) struct Granted {
     pub from_latest: bool,
 }
 
+/// What the leader in this process has given to this worker.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// A shard that had no item before.
+    Begun(Granted),
+    /// A shard of another worker; how far that has come is to be read.
+    Taken,
+}
+
 impl Granted {
     /// The item of a shard that has just been made.
     pub fn begun(shard: ShardId, new: NewShard, lease: Lease) -> ShardProgress {
@@ -78,6 +87,8 @@ pub(super) struct Shards<'a> {
     discovery_slots: &'a Semaphore,
     /// A look at this worker's items is under way.
     loading: bool,
+    /// Something has become this worker's since it began.
+    load_again: bool,
     /// As far as this worker has acted on what it was told.
     noted: u64,
     /// Given back to this worker before it knew that it had given them away.
@@ -147,6 +158,7 @@ impl<'a> Shards<'a> {
             transfer_slots: &slots.transfers,
             discovery_slots: &slots.discoveries,
             loading: false,
+            load_again: false,
             noted: 0,
             returned: BTreeSet::new(),
             untold: BTreeSet::new(),
@@ -160,7 +172,7 @@ impl<'a> Shards<'a> {
     }
 
     /// Runs the shards until a stop was asked for and everything is finished and given away.
-    pub async fn run(&mut self, grants: &mut mpsc::UnboundedReceiver<Vec<Granted>>) {
+    pub async fn run(&mut self, grants: &mut mpsc::UnboundedReceiver<Given>) {
         let drain = self.drain.clone();
         let interval = beat_interval(self.consumer.settings.failover_time);
         loop {
@@ -178,12 +190,7 @@ impl<'a> Shards<'a> {
                     self.stopped(shard, reason);
                 }
                 Some(done) = self.errands.next() => self.done(done),
-                Some(granted) = grants.recv() => {
-                    for granted in granted {
-                        self.hold(granted);
-                    }
-                    self.say(true);
-                }
+                Some(given) = grants.recv() => self.given(given),
                 Ok(()) = self.views.changed() => self.look(),
                 () = tokio::time::sleep_until(self.tell_at), if !self.untold.is_empty() => self.tell(),
                 () = tokio::time::sleep_until(self.sampled + interval) => self.sample(),
@@ -204,6 +211,16 @@ impl<'a> Shards<'a> {
         self.consumer.metrics.leases_held.set(0);
         self.consumer.board.forget_all();
         std::mem::take(&mut self.held).len()
+    }
+
+    fn given(&mut self, given: Given) {
+        match given {
+            Given::Begun(granted) => {
+                self.hold(granted);
+                self.say(true);
+            }
+            Given::Taken => self.load_leases(),
+        }
     }
 
     /// A lease is this worker's now: its shard is read.
@@ -310,6 +327,9 @@ impl<'a> Shards<'a> {
             Done::Loaded { items, announced } => {
                 self.loading = false;
                 self.noted = announced;
+                if std::mem::take(&mut self.load_again) {
+                    self.load_leases();
+                }
                 for item in items {
                     self.take_back(item);
                 }
@@ -368,12 +388,18 @@ impl<'a> Shards<'a> {
         self.consumer.board.forget(shard);
         self.say(true);
         if self.returned.remove(shard) {
-            self.load_leases(self.noted);
+            self.load_leases();
         }
     }
 
-    fn load_leases(&mut self, announced: u64) {
-        self.loading = true;
+    /// Reads which leases are this worker's, once more if that is under way.
+    fn load_leases(&mut self) {
+        if std::mem::replace(&mut self.loading, true) {
+            self.load_again = true;
+            return;
+        }
+        let view = self.views.borrow();
+        let announced = view.worker(self.life.worker()).map_or(0, |me| me.member.announced);
         let me = self.life.worker().clone();
         self.errands.push(Box::pin(errand::load(self.consumer, me, announced)));
     }

@@ -70,7 +70,7 @@ impl Shards<'_> {
             && me.member.announced != self.noted
             && !self.loading
         {
-            self.load_leases(me.member.announced);
+            self.load_leases();
         }
         let living = view.taking().map(|member| member.sign.worker.clone()).collect();
         if living != self.living {

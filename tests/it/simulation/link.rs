@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use streamgate::progress::letters::Listed;
 use streamgate::progress::{
-    Checkpoint, Coordination, DeadLetter, DeadLetters, Lease, LeaseKey, LetterId, MemoryProgress,
-    NewShard, Progress, ProgressError, ShardProgress, WorkerId,
+    Checkpoint, Coordination, DeadLetter, DeadLetters, Heartbeat, Lease, LeaseKey, LetterId,
+    MemoryProgress, NewShard, Position, Progress, ProgressError, Selection, ShardProgress,
+    WorkerId,
 };
 use streamgate::source::ShardId;
 use tokio::sync::oneshot;
@@ -169,6 +170,32 @@ fn done<T>(call: impl Future<Output = T>) -> T {
     call.now_or_never().expect("memory does not wait")
 }
 
+/// A selection that can be kept.
+#[derive(Clone)]
+enum Which {
+    All,
+    Of(WorkerId),
+    These(Vec<ShardId>),
+}
+
+impl Which {
+    fn of(which: Selection<'_>) -> Self {
+        match which {
+            Selection::All => Self::All,
+            Selection::Of(worker) => Self::Of(worker.clone()),
+            Selection::These(shards) => Self::These(shards.to_vec()),
+        }
+    }
+
+    fn selection(&self) -> Selection<'_> {
+        match self {
+            Self::All => Selection::All,
+            Self::Of(worker) => Selection::Of(worker),
+            Self::These(shards) => Selection::These(shards),
+        }
+    }
+}
+
 fn shard_key(shard: &ShardId) -> LeaseKey {
     LeaseKey::Shard(shard.clone())
 }
@@ -185,13 +212,16 @@ impl Progress for Link {
 
     /// The table is asked for one bucket of shards after the other: what is answered was
     /// never there at one moment.
-    async fn load(&self) -> Answer<Vec<ShardProgress>> {
+    async fn load(&self, which: Selection<'_>) -> Answer<Vec<ShardProgress>> {
+        let which = Which::of(which);
         let call = Call { worker: self.worker, what: "load".to_owned(), under: None };
         self.ask(Arc::new(move |world: Arc<World>, api| {
             let (call, patience) = (call.clone(), Arc::clone(&world));
+            let which = which.clone();
             let part = move |part: u8| {
+                let which = which.clone();
                 let effect: Effect<Vec<ShardProgress>> = Arc::new(move |store: &MemoryProgress| {
-                    let mut items = done(store.load())?;
+                    let mut items = done(store.load(which.selection()))?;
                     items.retain(|item| bucket(&item.shard) == part);
                     Ok(items)
                 });
@@ -211,10 +241,16 @@ impl Progress for Link {
         .await
     }
 
-    async fn heartbeat(&self, worker: &WorkerId, beat: u64) -> Answer<()> {
-        self.world.table.introduce(&self.world, self.worker, worker);
+    async fn heartbeat(&self, sign: &Heartbeat) -> Answer<()> {
+        self.world.table.introduce(&self.world, self.worker, &sign.worker);
+        let sign = sign.clone();
+        self.call("beat", None, move |store| done(store.heartbeat(&sign))).await
+    }
+
+    async fn announce(&self, worker: &WorkerId) -> Answer<()> {
+        let what = format!("announce {}", self.world.table.name(worker));
         let worker = worker.clone();
-        self.call("beat", None, move |store| done(store.heartbeat(&worker, beat))).await
+        self.call(what, None, move |store| done(store.announce(&worker))).await
     }
 
     async fn drain(&self, worker: &WorkerId) -> Answer<()> {
@@ -222,10 +258,10 @@ impl Progress for Link {
         self.call("drain", None, move |store| done(store.drain(&worker))).await
     }
 
-    async fn retire(&self, worker: &WorkerId) -> Answer<()> {
+    async fn retire(&self, worker: &WorkerId, seen: Option<u64>) -> Answer<()> {
         let what = format!("retire {}", self.world.table.name(worker));
         let worker = worker.clone();
-        self.call(what, None, move |store| done(store.retire(&worker))).await
+        self.call(what, None, move |store| done(store.retire(&worker, seen))).await
     }
 
     async fn take(
@@ -244,6 +280,13 @@ impl Progress for Link {
         .await
     }
 
+    async fn hand_over(&self, shard: &ShardId, lease: &Lease, to: &WorkerId) -> Answer<Lease> {
+        let what = format!("hand over {} to {}", short(shard), self.world.table.name(to));
+        let (shard, held, to) = (shard.clone(), lease.clone(), to.clone());
+        let under = Some((shard_key(&shard), lease));
+        self.call(what, under, move |store| done(store.hand_over(&shard, &held, &to))).await
+    }
+
     async fn release(&self, key: &LeaseKey, lease: &Lease) -> Answer<()> {
         let what = format!("release {}", key_name(key));
         let (key, held) = (key.clone(), lease.clone());
@@ -251,10 +294,10 @@ impl Progress for Link {
             .await
     }
 
-    async fn seeded(&self, lease: &Lease) -> Answer<()> {
-        let held = lease.clone();
+    async fn seeded(&self, lease: &Lease, begin: &Position) -> Answer<()> {
+        let (held, begin) = (lease.clone(), begin.clone());
         let under = Some((LeaseKey::Stream, lease));
-        self.call("seeded", under, move |store| done(store.seeded(&held))).await
+        self.call("seeded", under, move |store| done(store.seeded(&held, &begin))).await
     }
 
     /// Every position is a write of its own, with a fate of its own.

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use streamgate::progress::{
     Coordination, Lease, LeaseKey, MemoryProgress, OWN_PREFIX, Position, Progress, ProgressError,
-    ShardProgress, WorkerId,
+    Selection, ShardProgress, WorkerId,
 };
 use streamgate::simulator::{Change, ChangeKind};
 use streamgate::source::ShardId;
@@ -50,7 +50,7 @@ impl Snapshot {
     fn of(store: &MemoryProgress) -> Self {
         let answered = "memory answers at once";
         let coordination = store.coordination().now_or_never().expect(answered).expect(answered);
-        let items = store.load().now_or_never().expect(answered).expect(answered);
+        let items = store.load(Selection::All).now_or_never().expect(answered).expect(answered);
         let shards = items.into_iter().map(|item| (item.shard.clone(), item)).collect();
         Self { coordination, shards }
     }
@@ -96,7 +96,8 @@ impl Table {
                 }
             }
         }
-        let is_seeding = after.coordination.seeded && !before.coordination.seeded;
+        let is_seeding =
+            after.coordination.seeded.is_some() && before.coordination.seeded.is_none();
         drop(state);
         if is_seeding {
             world.judge().seeded(after.shards.keys().cloned());
@@ -166,10 +167,10 @@ fn changes<'a>(before: &'a Snapshot, after: &'a Snapshot) -> Vec<Changed<'a>> {
         changes.push(Changed::Seeded);
     }
     let beat_of = |of: &Coordination, worker: &WorkerId| {
-        of.workers.iter().find(|beat| beat.worker == *worker).map(|beat| beat.beat)
+        of.workers.iter().map(|m| &m.sign).find(|sign| sign.worker == *worker).map(|sign| sign.beat)
     };
     let is_new = |worker: &&WorkerId| beat_of(old, worker).is_none();
-    let workers = |of: &'a Coordination| of.workers.iter().map(|beat| &beat.worker);
+    let workers = |of: &'a Coordination| of.workers.iter().map(|member| &member.sign.worker);
     for worker in workers(old).chain(workers(new).filter(is_new)) {
         let (old, new) = (beat_of(old, worker), beat_of(new, worker));
         if old != new {
@@ -208,7 +209,7 @@ impl State {
             Changed::Seeded => {
                 let held = self.now.coordination.stream.as_ref();
                 let is_under = call.under.as_ref().map(|(_, lease)| lease) == held;
-                must(self.now.coordination.seeded && is_under, || {
+                must(self.now.coordination.seeded.is_some() && is_under, || {
                     "carried out the starting position without the lease".to_owned()
                 })
             }
