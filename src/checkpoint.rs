@@ -35,6 +35,11 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_s
 /// given up for lost and arrives after the next is known as the earlier of the two.
 static STEPS: AtomicU64 = AtomicU64::new(1);
 
+/// The next [`Checkpoint::step`] of this process.
+pub fn next_step() -> u64 {
+    STEPS.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Writes the positions of all shards of a process.
 pub struct Checkpointer {
     store: Arc<dyn Progress>,
@@ -162,7 +167,7 @@ impl Checkpointer {
                 Some(Checkpoint {
                     shard: shard.clone(),
                     lease: slot.lease.clone(),
-                    step: STEPS.fetch_add(1, Ordering::Relaxed),
+                    step: next_step(),
                     position: mark.position.clone(),
                     gap: mark.gap.clone(),
                     window: mark.window.as_deref().cloned(),

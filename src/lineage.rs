@@ -113,6 +113,14 @@ impl Lineage {
         self.nodes.remove(shard);
     }
 
+    /// All items were removed from the store: everything is to be read anew.
+    pub fn begin_anew(&mut self) {
+        for node in self.nodes.values_mut() {
+            (node.kept, node.ended) = (false, false);
+        }
+        self.nodes.retain(|_, node| node.listed);
+    }
+
     /// The shards that may be read and are not at their end, in order of their names.
     pub fn ready(&self) -> impl Iterator<Item = &ShardId> {
         self.nodes

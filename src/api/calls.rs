@@ -5,11 +5,13 @@
 
 use super::callers::Callers;
 use super::coordination::Reads;
+use crate::progress::orders::Request;
 use crate::progress::problem::{Problem, ProblemCode};
 use crate::progress::wire::{
     AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HandOverBody,
     LetterBody, LettersAnswer, LettersBody, PartAnswer, PartBody, ReleaseBody, RetireBody,
-    SeededBody, ShardsAnswer, ShardsBody, TakeBody, WriteLetterBody, WritePartBody,
+    SeededBody, SeekBody, ShardsAnswer, ShardsBody, TakeBody, UnseedBody, WriteLetterBody,
+    WritePartBody,
 };
 use crate::progress::{Checkpoint, Heartbeat, LeaseKey, Progress};
 use bytes::Bytes;
@@ -45,7 +47,7 @@ impl Store {
 /// Whether a call leaves what [`Call::Coordination`] answers as it is. A call that is not named
 /// here is taken to change it, which costs a read and nothing else.
 fn leaves_coordination(call: Call) -> bool {
-    let is_position = matches!(call, Call::Shards | Call::Checkpoint | Call::HandOver);
+    let is_position = matches!(call, Call::Shards | Call::Checkpoint | Call::HandOver | Call::Seek);
     let is_letter = matches!(
         call,
         Call::WriteLetter
@@ -106,6 +108,18 @@ pub(super) async fn answering(store: &Store, callers: &Callers, call: Call, body
         Call::Seeded => {
             let SeededBody { lease, begin } = read(body)?;
             answer(&store.seeded(&lease, &begin).await?)
+        }
+        Call::Unseed => {
+            let UnseedBody { lease } = read(body)?;
+            answer(&store.unseed(&lease).await?)
+        }
+        Call::Order => {
+            let request: Request = read(body)?;
+            answer(&store.order(&request).await?)
+        }
+        Call::Seek => {
+            let SeekBody { shard, lease, step, position, order } = read(body)?;
+            answer(&store.seek(&shard, &lease, step, &position, order).await?)
         }
         Call::Checkpoint => {
             let CheckpointBody::<Vec<Checkpoint>> { checkpoints } = read(body)?;

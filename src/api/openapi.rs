@@ -4,12 +4,13 @@
 //! them, the calls from their list, so that nothing is described that is not there.
 
 use super::ApiSettings;
+use crate::progress::orders::{Orders, Request};
 use crate::progress::problem::{PROBLEM_JSON, Problem};
 use crate::progress::wire::{
     AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO,
     HandOverBody, Hello, LetterBody, LettersAnswer, LettersBody, PROGRESS, PartAnswer, PartBody,
-    ReleaseBody, RetireBody, SeededBody, ShardsAnswer, ShardsBody, TakeBody, Welcome,
-    WriteLetterBody, WritePartBody,
+    ReleaseBody, RetireBody, SeededBody, SeekBody, ShardsAnswer, ShardsBody, TakeBody, UnseedBody,
+    Welcome, WriteLetterBody, WritePartBody,
 };
 use crate::progress::{Checkpoint, Coordination, Heartbeat, Lease};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
@@ -180,6 +181,21 @@ fn described(call: Call, schemas: &mut SchemaGenerator) -> Described {
             Some(schema::<SeededBody>(schemas)),
             nothing,
         ),
+        Call::Unseed => (
+            "Takes back that the starting position has been carried out.",
+            Some(schema::<UnseedBody>(schemas)),
+            nothing,
+        ),
+        Call::Order => (
+            "An operator's request: pause, resume, seek or skip. The answer is what stands then.",
+            Some(schema::<Request>(schemas)),
+            schema::<Orders>(schemas),
+        ),
+        Call::Seek => (
+            "Carries a move of a shard's position out.",
+            Some(schema::<SeekBody>(schemas)),
+            nothing,
+        ),
         Call::Checkpoint => (
             "Writes positions; the answer has a result for each, in order: null, or its problem.",
             Some(schema::<CheckpointBody<Vec<Checkpoint>>>(schemas)),
@@ -233,6 +249,8 @@ fn described(call: Call, schemas: &mut SchemaGenerator) -> Described {
             | Call::HandOver
             | Call::Release
             | Call::Seeded
+            | Call::Unseed
+            | Call::Seek
             | Call::Forget
     );
     Described { summary, body, answer, is_fenced }

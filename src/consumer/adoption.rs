@@ -12,8 +12,9 @@ use super::life::Life;
 use super::lookout::View;
 use super::shards::{Given, Granted};
 use crate::clock;
-use crate::lineage::Seed;
+use crate::lineage::{Lineage, Seed, StartingPosition};
 use crate::planner::{self, Share};
+use crate::progress::orders::{Move, Order, Request, Reset, SeekTo};
 use crate::progress::{
     Coordination, Heartbeat, Lease, LeaseKey, NewShard, Position, ProgressError, Selection,
     ShardProgress, WorkerId,
@@ -32,6 +33,10 @@ const TAKES_AT_ONCE: usize = 16;
 /// A finished shard that has left the listing is remembered this long: listings are
 /// eventually consistent, and a shard that came back would be read again.
 pub(super) const REMEMBER: Duration = Duration::from_secs(48 * 3600);
+/// How long to wait until all workers have stopped reading.
+const RESET_WAIT: Duration = Duration::from_millis(250);
+/// While moves of operators stand, how often to see whether they are carried out.
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
 /// Who has read a shard to its end looks for its children itself, and takes them. After
 /// this long they are adopted.
 const CHILD_GRACE: Duration = Duration::from_secs(20);
@@ -105,6 +110,10 @@ impl<'a> Adoption<'a> {
                 lineage.keep(&item.shard, item.parent.as_ref(), &item.position);
             }
         });
+        if let Some(reset) = &seen.orders.reset {
+            return self.begin_anew(reset, &items, &seen).await.map(Some);
+        }
+        self.settle(&seen, &items).await?;
         let seeds = if listed { self.seeds(&seen, &items) } else { Vec::new() };
         let orphans = items.iter().filter(|item| self.is_orphan(item, &seen)).map(Orphan::of);
         let orphans: Vec<Orphan> = orphans.chain(seeds.into_iter().map(Orphan::from)).collect();
@@ -116,13 +125,82 @@ impl<'a> Adoption<'a> {
         if listed && seen.seeded.is_none() {
             // Also where there was none: what appears in a stream that is still being
             // enabled is new.
-            let begin = self.consumer.settings.starting_position.begin();
+            let begin = self.start(&seen).begin();
             progress.seeded(self.lease, &begin).await?;
         }
         if listed {
             self.forget_departed(&items).await?;
         }
-        Ok((!self.expected.is_empty()).then_some(CHILD_GRACE))
+        let settling = (!seen.orders.moves.is_empty()).then_some(SETTLE_WAIT);
+        Ok(settling.or((!self.expected.is_empty()).then_some(CHILD_GRACE)))
+    }
+
+    /// The starting position: the setting's, or where an operator has sent the stream since.
+    fn start(&self, seen: &Coordination) -> StartingPosition {
+        match seen.orders.start {
+            None => self.consumer.settings.starting_position,
+            Some(SeekTo::TrimHorizon) => StartingPosition::TrimHorizon,
+            Some(SeekTo::Latest) => StartingPosition::Latest,
+            Some(SeekTo::AtTimestamp(time)) => StartingPosition::AtTimestamp(time),
+        }
+    }
+
+    /// Removes all items once nobody reads any more, as an operator has asked: the starting
+    /// position is carried out anew then. Gives when to go on.
+    async fn begin_anew(
+        &self,
+        reset: &Reset,
+        items: &[ShardProgress],
+        seen: &Coordination,
+    ) -> Result<Duration, ProgressError> {
+        let is_read = |item: &ShardProgress| {
+            let owner = item.lease.owner.as_ref();
+            item.position != Position::ShardEnd && owner.is_some_and(|owner| has_sign(seen, owner))
+        };
+        if items.iter().any(is_read) {
+            return Ok(RESET_WAIT);
+        }
+        let (consumer, me) = (self.consumer, self.life.worker());
+        let removals: Vec<_> = items
+            .iter()
+            .map(|item| async move {
+                let key = LeaseKey::Shard(item.shard.clone());
+                let lease = consumer.progress.take(&key, Some(&item.lease), me, None).await?;
+                consumer.progress.forget(&item.shard, &lease).await
+            })
+            .collect();
+        let mut removals = futures_util::stream::iter(removals).buffer_unordered(TAKES_AT_ONCE);
+        while let Some(removed) = removals.next().await {
+            removed?;
+        }
+        drop(removals);
+        self.family.with(Lineage::begin_anew);
+        consumer.progress.unseed(self.lease).await?;
+        self.say(Order::Reset(reset.id)).await?;
+        info!(by = reset.asked.by, to = %reset.to, shards = items.len(), "the stream begins anew, as was asked");
+        Ok(Duration::ZERO)
+    }
+
+    /// Removes operators' moves that are carried out, or whose shards have ended.
+    async fn settle(
+        &self,
+        seen: &Coordination,
+        items: &[ShardProgress],
+    ) -> Result<(), ProgressError> {
+        let stands = |order: &&Move| {
+            let item = items.iter().find(|item| item.shard == order.shard);
+            item.is_some_and(|item| item.order < order.id && item.position != Position::ShardEnd)
+        };
+        let done: Vec<u64> =
+            seen.orders.moves.iter().filter(|order| !stands(order)).map(|order| order.id).collect();
+        if done.is_empty() { Ok(()) } else { self.say(Order::Settle(done)).await }
+    }
+
+    async fn say(&self, order: Order) -> Result<(), ProgressError> {
+        // Numbers in JSON are exact up to here.
+        let nonce = fastrand::u64(..1 << 53);
+        let request = Request { order, by: self.life.worker().to_string(), nonce };
+        self.consumer.progress.order(&request).await.map(drop)
     }
 
     /// Whether nobody alive holds the lease of a shard that may be read.
@@ -137,7 +215,7 @@ impl<'a> Adoption<'a> {
     /// The shards that need an item now.
     fn seeds(&mut self, seen: &Coordination, items: &[ShardProgress]) -> Vec<Seed> {
         let now = clock::whole_second(clock::now());
-        let start = self.consumer.settings.starting_position;
+        let start = self.start(seen);
         let seeds = self.family.with(|lineage| lineage.seeds(start, seen.seeded.as_ref(), now));
         let owners: BTreeMap<&ShardId, Option<&WorkerId>> =
             items.iter().map(|item| (&item.shard, item.lease.owner.as_ref())).collect();

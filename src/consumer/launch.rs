@@ -9,9 +9,9 @@ use super::shards::Granted;
 use crate::budget::Budget;
 use crate::checkpoint::Checkpointer;
 use crate::deliver::Windows;
-use crate::progress::Position;
+use crate::progress::{Position, ShardProgress, is_own};
 use crate::reader::{Pulse, Reader, ReaderContext};
-use crate::record::EventEnvelope;
+use crate::record::{EventEnvelope, Record};
 use crate::source::{ShardId, SourceError};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -59,6 +59,20 @@ impl<'a> Launch<'a> {
         );
         let envelope = EventEnvelope::new(&settings.stream);
         Self { consumer, context, checkpointer, envelope, partition_key }
+    }
+
+    /// A cursor of its own, to find out what comes next in a shard.
+    pub fn reader(&self, item: &ShardProgress) -> Reader {
+        Reader::new(self.context.clone(), item.shard.clone(), &item.position, false, item.closed)
+    }
+
+    /// Whether the handler would get this record.
+    pub fn delivers(&self, record: &Record) -> bool {
+        let is_own = self
+            .partition_key
+            .as_deref()
+            .is_some_and(|key| record.keys().is_some_and(|keys| is_own(keys, key)));
+        !is_own && self.consumer.settings.filter.passes(record)
     }
 
     /// The loop of a shard, from its position until it ends or is told to stop.

@@ -181,6 +181,7 @@ impl<'a> Leader<'a> {
             Adoption::new(self.consumer, self.life, self.family, lease, self.grants.clone());
         let mut listings = Listings::default();
         let mut known: BTreeSet<WorkerId> = BTreeSet::new();
+        let mut orders = 0;
         if let Some(listing) = &listing {
             self.take_in(listing, &mut listings);
         }
@@ -203,6 +204,9 @@ impl<'a> Leader<'a> {
                     changed.expect("the lookout outlives the leader");
                     let view = views.borrow_and_update().clone();
                     self.still_leads(lease, &view)?;
+                    if std::mem::replace(&mut orders, view.orders.version) != view.orders.version {
+                        adopt_at = Some(Instant::now());
+                    }
                     if self.clear(&view, &mut known).await? {
                         adopt_at = Some(Instant::now());
                         // What it was about to find is to be found by others.

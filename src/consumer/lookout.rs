@@ -5,6 +5,7 @@
 //! its own or this worker's, whichever is longer, by this worker's clock. Acts on nothing.
 
 use super::life::beat_interval;
+use crate::progress::orders::Orders;
 use crate::progress::{Coordination, Lease, Member, Position, Progress, ProgressError, WorkerId};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -34,6 +35,8 @@ pub(super) struct View {
     pub seeded: Option<Position>,
     /// In the order of their names.
     pub workers: Vec<Seen>,
+    /// What operators have asked for.
+    pub orders: Orders,
 }
 
 /// One worker as seen.
@@ -77,7 +80,7 @@ impl Observer {
     /// Takes in what the store holds now.
     pub fn observe(&mut self, coordination: Coordination) -> View {
         let now = Instant::now();
-        let Coordination { stream, seeded, workers } = coordination;
+        let Coordination { stream, seeded, workers, orders } = coordination;
         let is_there = |worker: &WorkerId| workers.iter().any(|m| m.sign.worker == *worker);
         self.seen.retain(|worker, _| is_there(worker));
         let mut workers: Vec<Seen> = workers
@@ -95,7 +98,7 @@ impl Observer {
             })
             .collect();
         workers.sort_unstable_by(|a, b| a.member.sign.worker.cmp(&b.member.sign.worker));
-        View { stream, seeded, workers }
+        View { stream, seeded, workers, orders }
     }
 }
 

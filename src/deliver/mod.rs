@@ -283,9 +283,9 @@ mod tests {
 
     #[test]
     fn every_reason_is_a_label_from_the_start() {
-        let mut labels = Reason::ALL.map(Reason::label);
-        labels.sort_unstable();
-        assert_eq!(labels, DROP_REASONS);
+        for reason in Reason::ALL {
+            assert!(DROP_REASONS.contains(&reason.label()));
+        }
     }
 
     #[test]

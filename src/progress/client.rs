@@ -6,12 +6,13 @@
 //! was lost is known as its own.
 
 use super::failover::{FailoverClient, strange};
+use super::orders::{Orders, Request};
 use super::problem::Problem;
 use super::wire;
 use super::wire::{
     AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HELLO,
-    HandOverBody, Hello, PROGRESS, ReleaseBody, RetireBody, SeededBody, ShardsAnswer, ShardsBody,
-    TakeBody, VERSIONS, Welcome, agreed,
+    HandOverBody, Hello, PROGRESS, ReleaseBody, RetireBody, SeededBody, SeekBody, ShardsAnswer,
+    ShardsBody, TakeBody, UnseedBody, VERSIONS, Welcome, agreed,
 };
 use super::{
     ApiToken, Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, NewShard,
@@ -189,6 +190,26 @@ impl Progress for ClientProgress {
     async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
         let (lease, begin) = (lease.clone(), begin.clone());
         self.write(Call::Seeded, &SeededBody { lease, begin }).await
+    }
+
+    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
+        self.write(Call::Unseed, &UnseedBody { lease: lease.clone() }).await
+    }
+
+    async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {
+        self.write(Call::Order, request).await
+    }
+
+    async fn seek(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        step: u64,
+        position: &Position,
+        order: u64,
+    ) -> Result<(), ProgressError> {
+        let (shard, lease, position) = (shard.clone(), lease.clone(), position.clone());
+        self.write(Call::Seek, &SeekBody { shard, lease, step, position, order }).await
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {

@@ -16,14 +16,21 @@ pub(super) const NOT_OVERTAKEN_AND_GAP_IS_NEW: &str = "sg_owner = :owner AND sg_
 pub(super) const HELD_OR_NOT_THERE: &str =
     "attribute_not_exists(#pk) OR (sg_owner = :owner AND sg_counter = :counter)";
 
-pub(super) const TAKE: &str = "SET sg_owner = :worker, sg_counter = :next REMOVE sg_step";
-pub(super) const BEGIN_STREAM: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next";
+pub(super) const TAKE: &str =
+    "SET sg_owner = :worker, sg_counter = :next, sg_since = :since REMOVE sg_step";
+pub(super) const BEGIN_STREAM: &str =
+    "SET sg_v = :v, sg_owner = :worker, sg_counter = :next, sg_since = :since";
 pub(super) const BEGIN_SHARD: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next, \
-     sg_position = :position, sg_updated = :updated, sg_closed = :closed";
+     sg_since = :since, sg_position = :position, sg_updated = :updated, sg_closed = :closed";
 pub(super) const BEGIN_CHILD: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next, \
-     sg_position = :position, sg_updated = :updated, sg_closed = :closed, sg_parent = :parent";
+     sg_since = :since, sg_position = :position, sg_updated = :updated, sg_closed = :closed, sg_parent = :parent";
 pub(super) const RELEASE: &str = "REMOVE sg_owner";
 pub(super) const SEED: &str = "SET sg_seeded = :seeded, sg_begin = :begin";
+pub(super) const UNSEED: &str = "REMOVE sg_seeded, sg_begin";
+pub(super) const SEEK: &str = "SET sg_position = :position, sg_updated = :updated, \
+     sg_step = :step, sg_order = :order REMOVE sg_window";
+pub(super) const ORDER: &str = "SET sg_v = :v, sg_counter = :next, sg_orders = :orders";
+pub(super) const AS_COUNTED: &str = "sg_counter = :counter";
 pub(super) const MOVE: &str = "SET sg_position = :position, sg_updated = :updated, sg_step = :step";
 pub(super) const AND_GAP: &str =
     ", sg_gaps = list_append(if_not_exists(sg_gaps, :none), :gap), sg_last_gap = :mark";

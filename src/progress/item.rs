@@ -8,6 +8,7 @@
 
 use super::keys::{ItemKey, SHARD_SORT_PREFIX, WORKER_SORT_PREFIX};
 use super::letters::DeadLetter;
+use super::orders::Orders;
 use super::{Gap, Heartbeat, Lease, Member, OpenWindow, Position, ShardProgress, WorkerId};
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
@@ -36,12 +37,19 @@ pub(super) const WINDOW: &str = "sg_window";
 pub(super) const SEEDED: &str = "sg_seeded";
 /// Where shards begin that have no item; none means at their beginning.
 pub(super) const BEGIN: &str = "sg_begin";
+/// Since when the owner has had the lease, in milliseconds since the epoch.
+pub(super) const SINCE: &str = "sg_since";
+/// The last operator's move that was carried out.
+pub(super) const ORDER: &str = "sg_order";
+/// What operators have asked for, as JSON.
+pub(super) const ORDERS: &str = "sg_orders";
 /// The shard took no more records when its item was made.
 pub(super) const CLOSED: &str = "sg_closed";
 pub(super) const BEAT: &str = "sg_beat";
 pub(super) const FAILOVER_MS: &str = "sg_failover_ms";
 pub(super) const SHARDS: &str = "sg_shards";
 pub(super) const LOAD: &str = "sg_load";
+pub(super) const AGE_MS: &str = "sg_age_ms";
 pub(super) const DRAINING: &str = "sg_draining";
 pub(super) const NOTED: &str = "sg_noted";
 /// Counted by others.
@@ -204,6 +212,12 @@ impl<'a> Reader<'a> {
         serde_json::from_str(text).map_err(|error| self.wrong(format!("{LETTER}: {error}")))
     }
 
+    /// What operators have asked for.
+    pub fn orders(&self) -> Result<Orders, UnreadableItem> {
+        let text = self.optional_text(ORDERS)?.unwrap_or_default();
+        serde_json::from_str(text).map_err(|error| self.wrong(format!("{ORDERS}: {error}")))
+    }
+
     /// Whether all of a dead letter is there.
     pub fn whole(&self) -> Result<bool, UnreadableItem> {
         self.is(WHOLE)
@@ -233,6 +247,7 @@ impl<'a> Reader<'a> {
             failover_ms: self.number_or_none(FAILOVER_MS)?.unwrap_or_default(),
             shards: self.number_or_none(SHARDS)?.unwrap_or_default(),
             load: self.number_or_none(LOAD)?.unwrap_or_default(),
+            age_ms: self.number_or_none(AGE_MS)?.unwrap_or_default(),
             draining: self.is(DRAINING)?,
             noted: self.number_or_none(NOTED)?.unwrap_or_default(),
         };
@@ -249,7 +264,9 @@ impl<'a> Reader<'a> {
             shard: ShardId::from(self.sort_after(SHARD_SORT_PREFIX)?),
             parent: self.optional_text(PARENT)?.map(ShardId::from),
             lease: self.lease()?,
+            since: from_millis(self.number_or_none(SINCE)?.unwrap_or_default()),
             position: self.position()?,
+            order: self.number_or_none(ORDER)?.unwrap_or_default(),
             updated: from_millis(self.number(UPDATED)?),
             closed: self.is(CLOSED)?,
             gaps: self.gaps()?,
@@ -455,7 +472,9 @@ mod tests {
                 shard: ShardId::from("s-1"),
                 parent: None,
                 lease: Lease { owner: None, counter: 3 },
+                since: SystemTime::UNIX_EPOCH,
                 position: Position::TrimHorizon,
+                order: 0,
                 updated: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
                 closed: false,
                 gaps: Vec::new(),

@@ -5,6 +5,7 @@
 //! earlier one, for its counter grows with every take and every hand-over.
 
 use super::json;
+use super::orders::Orders;
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use schemars::JsonSchema;
@@ -131,8 +132,16 @@ pub struct ShardProgress {
     pub parent: Option<ShardId>,
     /// Who may write it.
     pub lease: Lease,
+    /// Since when its owner has had it (milliseconds).
+    #[serde(with = "json::millis")]
+    #[schemars(schema_with = "json::millis::schema")]
+    pub since: SystemTime,
     /// How far it has been delivered.
     pub position: Position,
+    /// The last [`Move`](super::orders::Move) of it that was carried out; 0 for none.
+    #[serde(default, with = "json::count")]
+    #[schemars(schema_with = "json::count::schema")]
+    pub order: u64,
     /// When the position was last written (milliseconds).
     #[serde(with = "json::millis")]
     #[schemars(schema_with = "json::millis::schema")]
@@ -171,6 +180,10 @@ pub struct Heartbeat {
     #[serde(default, with = "json::count")]
     #[schemars(schema_with = "json::count::schema")]
     pub load: u64,
+    /// The largest iterator age of its shards, in milliseconds; 0 at the tip.
+    #[serde(default, with = "json::count")]
+    #[schemars(schema_with = "json::count::schema")]
+    pub age_ms: u64,
     /// It is stopping, and takes nothing more.
     #[serde(default)]
     pub draining: bool,
@@ -183,7 +196,8 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// A worker that has nothing yet.
     pub fn first(worker: WorkerId) -> Self {
-        Self { worker, beat: 1, failover_ms: 0, shards: 0, load: 0, draining: false, noted: 0 }
+        let (failover_ms, shards, load, age_ms, noted) = (0, 0, 0, 0, 0);
+        Self { worker, beat: 1, failover_ms, shards, load, age_ms, draining: false, noted }
     }
 }
 
@@ -209,6 +223,9 @@ pub struct Coordination {
     pub seeded: Option<Position>,
     /// The workers that beat, dead ones included until they are cleared away.
     pub workers: Vec<Member>,
+    /// What operators have asked for.
+    #[serde(default)]
+    pub orders: Orders,
 }
 
 /// A position to be made durable.

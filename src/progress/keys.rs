@@ -16,6 +16,7 @@ pub const OWN_PREFIX: &str = "streamgate#";
 pub(super) const SHARD_BUCKETS: u64 = 16;
 
 pub(super) const STREAM_SORT: &str = "stream";
+pub(super) const ORDERS_SORT: &str = "orders";
 pub(super) const WORKER_SORT_PREFIX: &str = "worker#";
 const LETTER_SORT_PREFIX: &str = "letter#";
 const PART_SORT_PREFIX: &str = "part#";
@@ -42,6 +43,10 @@ impl Namespace {
     /// The partition of the stream's lease and the heartbeats.
     pub fn control(&self) -> &str {
         &self.control
+    }
+
+    pub fn orders(&self) -> ItemKey {
+        ItemKey { partition: self.control.clone(), sort: ORDERS_SORT.to_owned() }
     }
 
     /// The partitions of all shards.

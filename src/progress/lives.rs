@@ -16,7 +16,7 @@ const LATER_BEAT: &str = "sg_beat < :beat";
 const AS_LAST_BEAT: &str = "sg_beat = :beat";
 const THERE: &str = "attribute_exists(#pk)";
 const BEAT: &str = "SET sg_v = :v, sg_beat = :beat, sg_failover_ms = :failover_ms, \
-     sg_shards = :shards, sg_load = :load, sg_draining = :draining, sg_noted = :noted";
+     sg_shards = :shards, sg_load = :load, sg_age_ms = :age_ms, sg_draining = :draining, sg_noted = :noted";
 const ANNOUNCE: &str = "ADD sg_announced :one";
 
 impl TableProgress {
@@ -84,6 +84,7 @@ fn beat_values(sign: &Heartbeat) -> Values<'static> {
         (":failover_ms", sign.failover_ms.into()),
         (":shards", sign.shards.into()),
         (":load", sign.load.into()),
+        (":age_ms", sign.age_ms.into()),
         (":draining", Value::Bool(sign.draining)),
         (":noted", sign.noted.into()),
     ]

@@ -6,6 +6,7 @@
 
 use super::fencing::{self, Verdict};
 use super::letters::LettersInMemory;
+use super::orders::{Orders, Request};
 use super::{
     Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, Member, NewShard, Position,
     Progress, ProgressError, Selection, ShardProgress, WorkerId, first_take, item,
@@ -46,6 +47,10 @@ pub struct MemoryWrites {
     pub releases: u64,
     /// [`Progress::seeded`]
     pub seeds: u64,
+    /// [`Progress::order`]
+    pub orders: u64,
+    /// [`Progress::seek`] and [`Progress::unseed`]
+    pub seeks: u64,
     /// [`Progress::checkpoint`], each position by itself.
     pub checkpoints: u64,
     /// [`Progress::forget`]
@@ -61,6 +66,8 @@ impl MemoryWrites {
         leases
             + self.retirements
             + self.announcements
+            + self.orders
+            + self.seeks
             + self.seeds
             + self.checkpoints
             + self.forgets
@@ -82,6 +89,7 @@ pub(super) struct Store {
     seeded: Option<Position>,
     workers: BTreeMap<WorkerId, Member>,
     shards: BTreeMap<ShardId, ShardProgress>,
+    orders: Orders,
     /// The last step under each shard's lease.
     steps: BTreeMap<ShardId, u64>,
 }
@@ -176,7 +184,9 @@ impl Store {
                     shard: shard.clone(),
                     parent: first.parent.clone(),
                     lease: taken.clone(),
+                    since: item::kept(SystemTime::now()),
                     position: item::kept_position(&first.position),
+                    order: 0,
                     updated: item::kept(SystemTime::now()),
                     closed: first.closed,
                     gaps: Vec::new(),
@@ -205,6 +215,9 @@ impl Store {
     fn set_lease(&mut self, shard: &ShardId, lease: Lease) {
         self.steps.remove(shard);
         if let Some(item) = self.shards.get_mut(shard) {
+            if lease.owner.is_some() {
+                item.since = item::kept(SystemTime::now());
+            }
             item.lease = lease;
         }
     }
@@ -260,6 +273,44 @@ impl Store {
         }
     }
 
+    fn unseed(&mut self, lease: &Lease) -> Result<(), ProgressError> {
+        match fencing::held(self.stream.as_ref(), lease) {
+            Verdict::Write => {
+                self.seeded = None;
+                Ok(())
+            }
+            verdict => verdict.after_refusal(),
+        }
+    }
+
+    fn order(&mut self, request: &Request) -> Result<Orders, ProgressError> {
+        if let Some(orders) = self.orders.with(request, item::kept(SystemTime::now()))? {
+            self.orders = orders;
+        }
+        Ok(self.orders.clone())
+    }
+
+    fn seek(
+        &mut self,
+        shard: &ShardId,
+        lease: &Lease,
+        step: u64,
+        position: &Position,
+        order: u64,
+    ) -> Result<(), ProgressError> {
+        let item = self.shards.get_mut(shard);
+        let written = self.steps.get(shard).copied();
+        let now = item.as_ref().map(|item| &item.lease);
+        let verdict = fencing::checkpoint(now, written, lease, step);
+        let (Verdict::Write, Some(item)) = (&verdict, item) else {
+            return verdict.after_refusal();
+        };
+        item.position = item::kept_position(position);
+        (item.updated, item.window, item.order) = (item::kept(SystemTime::now()), None, order);
+        self.steps.insert(shard.clone(), step);
+        Ok(())
+    }
+
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), ProgressError> {
         let item = self.shards.get_mut(&checkpoint.shard);
         let (lease, step) = (item.as_ref().map(|item| &item.lease), checkpoint.step);
@@ -305,6 +356,7 @@ impl Progress for MemoryProgress {
             stream: store.stream.clone(),
             seeded: store.seeded.clone(),
             workers: store.workers.values().cloned().collect(),
+            orders: store.orders.clone(),
         })
     }
 
@@ -362,6 +414,26 @@ impl Progress for MemoryProgress {
 
     async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
         self.write(|writes| writes.seeds += 1, |store| store.seed(lease, begin))
+    }
+
+    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
+        self.write(|writes| writes.seeks += 1, |store| store.unseed(lease))
+    }
+
+    async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {
+        self.write(|writes| writes.orders += 1, |store| store.order(request))
+    }
+
+    async fn seek(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        step: u64,
+        position: &Position,
+        order: u64,
+    ) -> Result<(), ProgressError> {
+        let seek = |store: &mut Store| store.seek(shard, lease, step, position, order);
+        self.write(|writes| writes.seeks += 1, seek)
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {

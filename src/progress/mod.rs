@@ -17,8 +17,10 @@ mod keys;
 pub mod letters;
 mod lives;
 mod memory;
+pub mod orders;
 pub mod problem;
 mod replicas;
+mod standing;
 mod table;
 mod token;
 pub mod wire;
@@ -37,6 +39,7 @@ pub use token::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
 
 use crate::source::ShardId;
 use async_trait::async_trait;
+use orders::{Orders, Request};
 
 /// Which shards' items are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +149,29 @@ pub trait Progress: DeadLetters {
     /// and where shards begin that have no item.
     async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError>;
 
+    /// Takes back what [`Self::seeded`] has noted, under the stream's lease: a starting
+    /// position is to be carried out anew.
+    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError>;
+
+    /// Makes an operator's request a part of what stands, and answers with that. One that
+    /// is sent twice counts once.
+    ///
+    /// # Errors
+    /// [`ProgressError::Unsuitable`] with a sentence for who asked, where it cannot be met.
+    async fn order(&self, request: &Request) -> Result<Orders, ProgressError>;
+
+    /// Moves a shard's position where an operator wants it, forward or back, and notes that
+    /// the move `order` is carried out. `step` is as in [`Checkpoint::step`]. The open
+    /// window is dropped.
+    async fn seek(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        step: u64,
+        position: &Position,
+        order: u64,
+    ) -> Result<(), ProgressError>;
+
     /// Writes positions; one result for each, in order. Under a lost lease nothing is
     /// written and the result is [`ProgressError::LeaseLost`]; one that a later
     /// step has overtaken is done already, and does not move the position back. They are written
@@ -167,5 +193,11 @@ fn first_take<'a>(
             "shard {shard} was to be taken for the first time without saying where it begins"
         ))),
         LeaseKey::Shard(_) => Ok(new),
+    }
+}
+
+impl From<orders::Refused> for ProgressError {
+    fn from(refused: orders::Refused) -> Self {
+        Self::Unsuitable(refused.to_string())
     }
 }

@@ -10,11 +10,12 @@ use super::dynamodb::{Only, Refusal, Table, Values, WriteUnitsObserver};
 use super::expression::{
     AND_GAP, AND_NO_WINDOW, AND_WINDOW, AS_SEEN, BEGIN_CHILD, BEGIN_SHARD, BEGIN_STREAM, HELD,
     HELD_OR_NOT_THERE, MOVE, NOT_OVERTAKEN, NOT_OVERTAKEN_AND_GAP_IS_NEW, NOT_THERE, RELEASE,
-    RELEASED_AS_SEEN, SEED, TAKE,
+    RELEASED_AS_SEEN, SEED, SEEK, TAKE, UNSEED,
 };
 use super::fencing;
 use super::item::{self, Attributes, Reader, UnreadableItem, Value};
-use super::keys::{ItemKey, Namespace, STREAM_SORT, WORKER_SORT_PREFIX};
+use super::keys::{ItemKey, Namespace, ORDERS_SORT, STREAM_SORT, WORKER_SORT_PREFIX};
+use super::orders::{Orders, Request};
 use super::{
     Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, NewShard, Position, Progress,
     ProgressError, Selection, ShardProgress, WorkerId, first_take,
@@ -198,6 +199,8 @@ impl Progress for TableProgress {
                 coordination.seeded = stream.seeded()?;
             } else if key.sort.starts_with(WORKER_SORT_PREFIX) {
                 coordination.workers.push(Reader::new(&key, &item)?.member()?);
+            } else if key.sort == ORDERS_SORT {
+                coordination.orders = Reader::new(&key, &item)?.orders()?;
             }
         }
         Ok(coordination)
@@ -254,7 +257,7 @@ impl Progress for TableProgress {
     ) -> Result<Lease, ProgressError> {
         let item_key = self.keys.lease(key);
         let taken = fencing::taken(seen, worker);
-        let mut values = vec![(":worker", worker.as_str().into()), (":next", taken.counter.into())];
+        let mut values = owner_values(&taken, worker);
         let (update, condition) = match seen {
             Some(seen) => {
                 values.push((":counter", seen.counter.into()));
@@ -288,7 +291,7 @@ impl Progress for TableProgress {
     ) -> Result<Lease, ProgressError> {
         let key = self.keys.shard(shard);
         let handed = fencing::handed_over(lease, to);
-        let values = vec![(":worker", to.as_str().into()), (":next", handed.counter.into())];
+        let values = owner_values(&handed, to);
         match self.update_held(&key, lease, TAKE, HELD, values).await {
             Ok(()) => {}
             Err(refusal) => {
@@ -321,6 +324,43 @@ impl Progress for TableProgress {
         }
     }
 
+    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
+        let key = self.keys.lease(&LeaseKey::Stream);
+        match self.update_held(&key, lease, UNSEED, HELD, Vec::new()).await {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.judge(&key, refusal, |now, _| fencing::held(now, lease)).await,
+        }
+    }
+
+    async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {
+        self.change_orders(request).await
+    }
+
+    async fn seek(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        step: u64,
+        position: &Position,
+        order: u64,
+    ) -> Result<(), ProgressError> {
+        let key = self.keys.shard(shard);
+        let moved = vec![
+            (":position", Value::Text(item::position_text(position))),
+            (":updated", Value::from(item::millis(SystemTime::now()))),
+            (":step", Value::from(step)),
+            (":order", Value::from(order)),
+        ];
+        match self.update_held(&key, lease, SEEK, NOT_OVERTAKEN, moved).await {
+            Ok(()) => Ok(()),
+            Err(refusal) => {
+                let judge =
+                    |now: Option<&_>, written| fencing::checkpoint(now, written, lease, step);
+                self.judge(&key, refusal, judge).await
+            }
+        }
+    }
+
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
         let writes: Vec<_> = checkpoints.iter().map(|checkpoint| self.write(checkpoint)).collect();
         stream::iter(writes).buffered(CONCURRENT_CALLS).collect().await
@@ -343,6 +383,15 @@ impl From<UnreadableItem> for ProgressError {
     fn from(item: UnreadableItem) -> Self {
         Self::Unsuitable(item.to_string())
     }
+}
+
+/// What a lease is given to its new owner with.
+fn owner_values(lease: &Lease, owner: &WorkerId) -> Values<'static> {
+    vec![
+        (":worker", owner.as_str().into()),
+        (":next", lease.counter.into()),
+        (":since", item::millis(SystemTime::now()).into()),
+    ]
 }
 
 /// The expression that makes an item; adds what it needs to `values`.

@@ -26,7 +26,7 @@ pub const AWS_OPERATIONS: [&str; 7] = [
 
 /// Why records are dropped: the settings MAXIMUM_RECORD_AGE_IN_SECONDS and
 /// MAXIMUM_RETRY_ATTEMPTS.
-pub const DROP_REASONS: [&str; 2] = ["age", "retries"];
+pub const DROP_REASONS: [&str; 3] = ["age", "retries", "skipped"];
 
 /// How an invocation of the handler ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +70,16 @@ pub enum ShardState {
     Reading,
     /// Its current batch has failed and is tried again.
     Retrying,
+    /// An operator has paused it.
+    Paused,
     /// Delivered to its end.
     Ended,
 }
 
 impl ShardState {
     /// Every value.
-    pub const ALL: [Self; 4] = [Self::Waiting, Self::Reading, Self::Retrying, Self::Ended];
+    pub const ALL: [Self; 5] =
+        [Self::Waiting, Self::Reading, Self::Retrying, Self::Paused, Self::Ended];
 
     /// The metric's label value.
     pub fn label(self) -> &'static str {
@@ -84,6 +87,7 @@ impl ShardState {
             Self::Waiting => "waiting",
             Self::Reading => "reading",
             Self::Retrying => "retrying",
+            Self::Paused => "paused",
             Self::Ended => "ended",
         }
     }

@@ -167,6 +167,11 @@ impl Board {
         self.lock().proved.contains(&operation)
     }
 
+    /// The largest iterator age of the shards that are shown.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        self.lock().shards.values().map(|shard| shard.age(now)).max().unwrap_or_default()
+    }
+
     /// Brings the gauges that are computed when looked at up to date.
     pub fn measure(&self, metrics: &Metrics, now: SystemTime) {
         let inner = self.lock();

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use streamgate::progress::letters::{self, DeadLetter, INLINE_BYTES, LetterId, PART_BYTES, Reason};
+use streamgate::progress::orders::{Order, Request};
 use streamgate::progress::{
     Checkpoint, ClientProgress, Gap, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, Member,
     MemoryProgress, NewShard, OpenWindow, Position, Progress, ProgressError, Selection,
@@ -51,6 +52,9 @@ macro_rules! conformance {
             a_worker_hears_of_what_was_given_to_it,
             a_lease_is_handed_over_in_one_write,
             shards_are_loaded_by_owner_or_by_name,
+            what_operators_ask_for_stands_until_it_is_done,
+            a_move_counts_with_its_position,
+            what_was_seeded_can_be_taken_back,
             many_shards_are_all_loaded,
             consumers_and_labels_do_not_see_each_other,
             of_twenty_takers_one_wins,
@@ -251,7 +255,9 @@ async fn the_first_take_makes_the_item(space: &Space) {
         shard: shard(1),
         parent: Some(shard(0)),
         lease: lease.clone(),
+        since: item.since,
         position: new.position,
+        order: 0,
         updated: item.updated,
         closed: true,
         gaps: Vec::new(),
@@ -539,6 +545,7 @@ async fn heartbeats_grow_and_can_be_cleared_away(space: &Space) {
         failover_ms: 10_000,
         shards: 3,
         load: 1 << 40,
+        age_ms: 1_234,
         draining: true,
         noted: 7,
         ..beat(&w1, 11)
@@ -617,6 +624,68 @@ async fn shards_are_loaded_by_owner_or_by_name(space: &Space) {
     assert_eq!(names(Selection::These(&asked)).await, [shard(2), shard(30)]);
     assert_eq!(names(Selection::These(&[])).await, []);
     assert_eq!(names(Selection::All).await.len(), 40);
+}
+
+fn request(order: Order) -> Request {
+    static NONCES: AtomicU64 = AtomicU64::new(1);
+    Request { order, by: "somebody".to_owned(), nonce: NONCES.fetch_add(1, Ordering::Relaxed) }
+}
+
+async fn what_operators_ask_for_stands_until_it_is_done(space: &Space) {
+    let store = space.store();
+    let pause = request(Order::Pause(Some(shard(1))));
+    let before = SystemTime::now() - Duration::from_millis(1);
+    let orders = store.order(&pause).await.unwrap();
+    assert_eq!(store.order(&pause).await.unwrap(), orders, "its answer was lost");
+    assert!((before..=SystemTime::now()).contains(&orders.pauses[0].asked.at));
+    let skip = request(Order::Skip(shard(2), 3));
+    let orders = store.order(&skip).await.unwrap();
+    assert_eq!(store.order(&skip).await.unwrap(), orders);
+    assert_eq!(store.coordination().await.unwrap().orders, orders);
+    assert_eq!((orders.pauses.len(), orders.moves.len(), orders.past.len()), (1, 1, 2));
+    match store.order(&request(Order::Skip(shard(2), 0))).await {
+        Err(ProgressError::Unsuitable(why)) => assert!(why.contains("at least one"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let asks = (0..10).map(|n| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.order(&request(Order::Pause(Some(shard(10 + n))))).await })
+    });
+    let mut done = 0;
+    for ask in asks.collect::<Vec<_>>() {
+        done += usize::from(ask.await.unwrap().is_ok());
+    }
+    let stands = store.coordination().await.unwrap().orders;
+    assert_eq!(stands.pauses.len(), 1 + done, "none is overwritten unread");
+    assert!(done >= 1);
+}
+
+async fn a_move_counts_with_its_position(space: &Space) {
+    let store = space.store();
+    let lease = take_new(&*store, 1, "w1").await;
+    let moved = checkpoint(1, &lease, after("9"));
+    write(&*store, moved.clone()).await.unwrap();
+    let step = moved.step + 1;
+    store.seek(&shard(1), &lease, step, &after("5"), 7).await.unwrap();
+    store.seek(&shard(1), &lease, step, &after("5"), 7).await.unwrap();
+    write(&*store, moved).await.expect("it comes late");
+    let item = only_shard(&*store).await;
+    assert_eq!((item.position, item.order), (after("5"), 7));
+    let next = store.hand_over(&shard(1), &lease, &worker("w2")).await.unwrap();
+    assert_lost(store.seek(&shard(1), &lease, step + 1, &after("6"), 8).await, Some("w2"));
+    let item = only_shard(&*store).await;
+    assert_eq!((item.position, item.order, item.lease), (after("5"), 7, next));
+}
+
+async fn what_was_seeded_can_be_taken_back(space: &Space) {
+    let store = space.store();
+    let lease = store.take(&LeaseKey::Stream, None, &worker("w1"), None).await.unwrap();
+    store.seeded(&lease, &Position::TrimHorizon).await.unwrap();
+    store.unseed(&lease).await.unwrap();
+    store.unseed(&lease).await.unwrap();
+    assert_eq!(store.coordination().await.unwrap().seeded, None);
+    store.release(&LeaseKey::Stream, &lease).await.unwrap();
+    assert_lost(store.unseed(&lease).await, None);
 }
 
 async fn many_shards_are_all_loaded(space: &Space) {

@@ -11,6 +11,7 @@ use streamgate::batch::BatchSettings;
 use streamgate::consumer::{ConsumerError, ConsumerSettings};
 use streamgate::lineage::StartingPosition;
 use streamgate::progress::letters::{DeadLetter, DeadLetters, LetterId, Listed};
+use streamgate::progress::orders::{Order, Orders, Request, SeekTo};
 use streamgate::progress::{
     Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, MemoryFault, MemoryProgress, NewShard,
     Position, Progress, ProgressError, Selection, ShardProgress, WorkerId,
@@ -684,6 +685,134 @@ async fn workers_share_the_shards_and_what_moves_is_not_delivered_twice() {
     assert_eq!(got.len(), 270, "nothing was delivered twice");
 }
 
+/// Asks for something as an operator does.
+async fn ask(store: &MemoryProgress, order: Order) {
+    let request = Request { order, by: "operator".to_owned(), nonce: fastrand::u64(..1 << 53) };
+    store.view().order(&request).await.expect("it can be met");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_stops_a_shard_or_all_until_they_are_resumed() {
+    let simulator = simulator(4);
+    let store = MemoryProgress::new();
+    let handler: Arc<Recorder> = Arc::default();
+    let begin = || start(settings(), &simulator, store.view(), Arc::clone(&handler));
+    let (first, second) = (begin(), begin());
+    put_rounds(&simulator, 20, 0..1);
+    handler.until_distinct(20).await;
+    until_held(&[&first, &second], &[2, 2]).await;
+    let paused: ShardId = handler.got()[0].shard.as_str().into();
+    ask(&store, Order::Pause(Some(paused.clone()))).await;
+    tokio::time::sleep(2 * SECOND).await;
+    put_rounds(&simulator, 20, 1..2);
+    tokio::time::sleep(10 * SECOND).await;
+    let of = |shard: &ShardId, n| {
+        handler.got().iter().filter(|got| got.shard == shard.as_str() && got.n == Some(n)).count()
+    };
+    let others = handler.got().iter().filter(|got| got.n == Some(1)).count();
+    assert_eq!(of(&paused, 1), 0);
+    assert_eq!(others, 20 - of(&paused, 0), "the other shards go on");
+    // Its owner leaves: it is paused with the next as well.
+    first.stop().await;
+    ask(&store, Order::Pause(None)).await;
+    tokio::time::sleep(2 * SECOND).await;
+    put_rounds(&simulator, 20, 2..3);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(handler.got().iter().filter(|got| got.n == Some(2)).count(), 0);
+    let picture = second.board.to_json(SystemTime::now());
+    assert_eq!(picture["shards"][paused.as_str()]["state"], "paused");
+    ask(&store, Order::Resume(None)).await;
+    handler.until_distinct(60).await;
+    second.stop().await;
+    assert_in_order(&handler.got());
+    assert_eq!(handler.got().len(), 60, "nothing was delivered twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_skip_leaves_out_the_records_that_come_next_and_counts_them() {
+    let simulator = simulator(1);
+    let store = MemoryProgress::new();
+    let handler: Arc<Recorder> = Arc::default();
+    let running = start(settings(), &simulator, store.view(), Arc::clone(&handler));
+    put_rounds(&simulator, 1, 0..3);
+    handler.until_distinct(3).await;
+    // The handler will never take number 3; 4 is skipped with it.
+    handler.poison([3], false);
+    put_rounds(&simulator, 1, 3..8);
+    tokio::time::sleep(60 * SECOND).await;
+    let shard: ShardId = handler.got()[0].shard.as_str().into();
+    ask(&store, Order::Skip(shard.clone(), 2)).await;
+    handler.until_distinct(6).await;
+    let ns: Vec<_> = handler.got().iter().filter_map(|got| got.n).collect();
+    assert_eq!(ns, [0, 1, 2, 5, 6, 7]);
+    assert_eq!(running.metrics.records_dropped.with_label_values(&["skipped"]).get(), 2);
+    tokio::time::sleep(5 * SECOND).await;
+    let orders = store.coordination().await.unwrap().orders;
+    assert!(orders.moves.is_empty(), "it is settled: {orders:?}");
+    assert_eq!(orders.past[0].request.by, "operator");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_of_a_shard_moves_it_back_to_a_time_or_to_its_tip() {
+    let simulator = simulator(1);
+    let store = MemoryProgress::new();
+    let handler: Arc<Recorder> = Arc::default();
+    let running = start(settings(), &simulator, store.view(), Arc::clone(&handler));
+    put_rounds(&simulator, 1, 0..3);
+    handler.until_distinct(3).await;
+    let shard: ShardId = handler.got()[0].shard.as_str().into();
+    tokio::time::sleep(5 * SECOND).await;
+    ask(&store, Order::SeekShard(shard.clone(), SeekTo::TrimHorizon)).await;
+    handler.until(|got| got.len() == 6).await;
+    // Far behind, it is sent to the tip.
+    ask(&store, Order::Pause(Some(shard.clone()))).await;
+    tokio::time::sleep(2 * SECOND).await;
+    put_rounds(&simulator, 1, 3..5);
+    // Times of records are kept to the second.
+    tokio::time::sleep(3 * SECOND).await;
+    ask(&store, Order::SeekShard(shard.clone(), SeekTo::Latest)).await;
+    tokio::time::sleep(5 * SECOND).await;
+    ask(&store, Order::Resume(Some(shard))).await;
+    tokio::time::sleep(5 * SECOND).await;
+    put_rounds(&simulator, 1, 5..6);
+    handler.until(|got| got.len() >= 7).await;
+    let ns: Vec<_> = handler.got().iter().filter_map(|got| got.n).collect();
+    assert_eq!(ns, [0, 1, 2, 0, 1, 2, 5]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_of_the_stream_begins_anew_with_all_shards_in_order() {
+    let simulator = simulator(3);
+    let store = MemoryProgress::new();
+    let handler: Arc<Recorder> = Arc::default();
+    let begin = || start(settings(), &simulator, store.view(), Arc::clone(&handler));
+    let (first, second) = (begin(), begin());
+    put_rounds(&simulator, 12, 0..2);
+    handler.until_distinct(24).await;
+    for shard in simulator.open_shards() {
+        simulator.rollover(&shard);
+    }
+    put_rounds(&simulator, 12, 2..4);
+    handler.until_distinct(48).await;
+    until_held(&[&first, &second], &[1, 2]).await;
+    ask(&store, Order::SeekStream(SeekTo::TrimHorizon)).await;
+    handler.until(|got| got.len() >= 96).await;
+    let again = handler.got().split_off(48);
+    assert_in_order(&again);
+    assert_eq!(again.len(), 48, "all of it once more, parents first");
+    assert_eq!(store.coordination().await.unwrap().orders.reset, None);
+    until_held(&[&first, &second], &[1, 2]).await;
+    ask(&store, Order::SeekStream(SeekTo::Latest)).await;
+    tokio::time::sleep(5 * SECOND).await;
+    put_rounds(&simulator, 12, 4..5);
+    handler.until_distinct(60).await;
+    assert_eq!(handler.got().len(), 108, "nothing old came again");
+    first.stop().await;
+    second.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_workers_shards_go_on_after_the_failover_time() {
     let simulator = simulator(4);
@@ -865,6 +994,22 @@ impl Progress for Echo {
     }
     async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
         self.echo("stream", self.inner.seeded(lease, begin).await)
+    }
+    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
+        self.echo("stream", self.inner.unseed(lease).await)
+    }
+    async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {
+        self.echo("orders", self.inner.order(request).await)
+    }
+    async fn seek(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        step: u64,
+        position: &Position,
+        order: u64,
+    ) -> Result<(), ProgressError> {
+        self.echo("shard", self.inner.seek(shard, lease, step, position, order).await)
     }
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
         let results = self.inner.checkpoint(checkpoints).await;

@@ -12,7 +12,6 @@ use crate::progress::{
 use crate::source::{Shard, ShardId};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 /// Retries of a store that does not answer.
@@ -22,6 +21,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_s
 pub(super) enum Done {
     /// This worker's items, read after it had been told so often.
     Loaded { items: Vec<ShardProgress>, announced: u64 },
+    /// The shard's item after an operator's move; `None` where the lease was lost.
+    Moved { shard: ShardId, item: Option<ShardProgress>, from_latest: bool },
     /// The shard's item, for a loop that ended while it is still this worker's.
     Read { shard: ShardId, item: Option<ShardProgress> },
     /// The lease is the other's now, or `None`: it was lost before.
@@ -36,10 +37,10 @@ pub(super) enum Done {
 }
 
 /// The lease has passed on.
-struct Lost;
+pub(super) struct Lost;
 
 /// Makes a call until it is answered.
-async fn persist<T, F>(what: &'static str, call: impl Fn() -> F) -> Result<T, Lost>
+pub(super) async fn persist<T, F>(what: &'static str, call: impl Fn() -> F) -> Result<T, Lost>
 where
     F: Future<Output = Result<T, ProgressError>>,
 {
@@ -111,7 +112,7 @@ pub(super) async fn tell(consumer: &Consumer, worker: WorkerId) -> Done {
 }
 
 /// Finds the children of a shard that has ended, where they are not known, and takes them.
-/// A stop ends the search: others find them.
+/// When `stop` resolves the search is over: others find them.
 pub(super) async fn take_children(
     consumer: &Consumer,
     me: WorkerId,
@@ -119,7 +120,7 @@ pub(super) async fn take_children(
     parent: ShardId,
     known: Vec<Shard>,
     begin: Position,
-    drain: CancellationToken,
+    stop: impl Future<Output = ()>,
 ) -> Done {
     let taking = async {
         let children = match known.is_empty() {
@@ -144,7 +145,7 @@ pub(super) async fn take_children(
     };
     let (taken, found) = tokio::select! {
         biased;
-        () = drain.cancelled() => (Vec::new(), true),
+        () = stop => (Vec::new(), true),
         found = taking => found,
     };
     Done::Children { parent, taken, found }

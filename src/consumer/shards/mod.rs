@@ -13,6 +13,8 @@
 //! ```
 
 mod errand;
+mod held;
+mod obeying;
 mod sharing;
 
 use super::Consumer;
@@ -22,7 +24,7 @@ use super::life::{Life, beat_interval};
 use super::lookout::View;
 use super::shard::{Stop, StopReason};
 use crate::planner::{self, Meter};
-use crate::progress::{Lease, NewShard, Position, ShardProgress, WorkerId};
+use crate::progress::{Position, ShardProgress, WorkerId};
 use crate::reader::Pulse;
 use crate::source::ShardId;
 use crate::telemetry::metrics::ShardState;
@@ -30,6 +32,9 @@ use errand::Done;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use held::Held;
+pub(super) use held::{Given, Granted, Slots};
+use obeying::concerns;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,37 +44,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-/// Leases handed over or given back at the same time.
-const TRANSFERS_AT_ONCE: usize = 16;
 /// What is handed over to one worker within this time costs one announcement.
 const TELL: Duration = Duration::from_millis(50);
-
-/// A lease that has become this worker's.
-#[derive(Clone, Debug)]
-pub(super) struct Granted {
-    /// The shard's item, with this worker's lease.
-    pub item: ShardProgress,
-    /// It begins at the tip, this once.
-    pub from_latest: bool,
-}
-
-/// What the leader in this process has given to this worker.
-#[derive(Debug)]
-pub(super) enum Given {
-    /// A shard that had no item before.
-    Begun(Granted),
-    /// A shard of another worker; how far that has come is to be read.
-    Taken,
-}
-
-impl Granted {
-    /// The item of a shard that has just been made.
-    pub fn begun(shard: ShardId, new: NewShard, lease: Lease) -> ShardProgress {
-        let NewShard { parent, position, closed } = new;
-        let (updated, gaps) = (crate::clock::now(), Vec::new());
-        ShardProgress { shard, parent, lease, position, updated, closed, gaps, window: None }
-    }
-}
 
 /// The shards of one life.
 pub(super) struct Shards<'a> {
@@ -77,7 +53,7 @@ pub(super) struct Shards<'a> {
     life: &'a Life,
     family: &'a Family,
     views: watch::Receiver<Arc<View>>,
-    launch: Launch<'a>,
+    launch: Arc<Launch<'a>>,
     drain: CancellationToken,
     abandon: CancellationToken,
     held: BTreeMap<ShardId, Held>,
@@ -105,34 +81,6 @@ pub(super) struct Shards<'a> {
     ended: VecDeque<(Instant, ShardId)>,
 }
 
-/// One held shard.
-struct Held {
-    lease: Lease,
-    /// Asks its loop to finish.
-    drain: CancellationToken,
-    /// To whom it is to go once its loop has finished.
-    going: Option<WorkerId>,
-    /// Its loop has finished, and the lease is on its way.
-    stopped: bool,
-    pulse: Arc<Pulse>,
-    meter: Meter,
-}
-
-/// How many errands of a kind may be under way.
-pub(super) struct Slots {
-    transfers: Semaphore,
-    discoveries: Semaphore,
-}
-
-impl Default for Slots {
-    fn default() -> Self {
-        Self {
-            transfers: Semaphore::new(TRANSFERS_AT_ONCE),
-            discoveries: Semaphore::new(super::discovery::CHILD_CALLS_AT_ONCE),
-        }
-    }
-}
-
 impl<'a> Shards<'a> {
     pub fn new(
         consumer: &'a Consumer,
@@ -149,7 +97,7 @@ impl<'a> Shards<'a> {
             life,
             family,
             views,
-            launch,
+            launch: Arc::new(launch),
             drain: drain.clone(),
             abandon: life.lost().child_token(),
             held: BTreeMap::new(),
@@ -249,10 +197,23 @@ impl<'a> Shards<'a> {
         let (drain, pulse) = (self.drain.child_token(), Arc::new(Pulse::default()));
         let stop = Stop { drain: drain.clone(), abandon: self.abandon.child_token() };
         let meter = Meter::default();
-        let held =
-            Held { lease, drain, going: None, stopped: false, pulse: Arc::clone(&pulse), meter };
-        self.held.insert(shard, held);
-        self.running.spawn(self.launch.shard(granted, pulse, stop));
+        let halted = concerns(&self.views.borrow().orders, &shard, item.order);
+        let held = Held {
+            lease,
+            drain,
+            going: None,
+            stopped: false,
+            halted,
+            order: item.order,
+            pulse: Arc::clone(&pulse),
+            meter,
+        };
+        self.held.insert(shard.clone(), held);
+        match halted {
+            true if self.draining => self.pass_on(shard),
+            true => self.halt(shard),
+            false => drop(self.running.spawn(self.launch.shard(granted, pulse, stop))),
+        }
     }
 
     /// A loop has ended.
@@ -287,6 +248,15 @@ impl<'a> Shards<'a> {
         let begin = self.views.borrow().seeded.clone();
         let begin = begin.unwrap_or_else(|| settings.starting_position.begin());
         let me = self.life.worker().clone();
+        let (drain, mut views) = (self.drain.clone(), self.views.clone());
+        // Where the stream begins anew the leader makes all items.
+        let stop = async move {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => {}
+                _ = views.wait_for(|view| view.orders.reset.is_some()) => {}
+            }
+        };
         self.errands.push(Box::pin(errand::take_children(
             self.consumer,
             me,
@@ -294,16 +264,15 @@ impl<'a> Shards<'a> {
             shard,
             known,
             begin,
-            self.drain.clone(),
+            stop,
         )));
     }
 
     /// The loop of a shard has finished, for it goes to another worker.
     fn pass_on(&mut self, shard: ShardId) {
         let Some(held) = self.held.get_mut(&shard) else { return };
-        let (lease, weight) = (held.lease.clone(), held.weight());
+        let (id, lease, weight) = (shard.clone(), held.lease.clone(), held.weight());
         let going = held.going.take();
-        held.stopped = true;
         let others = self.others();
         let to = match going {
             Some(to) if others.iter().any(|share| share.worker == to) => Some(to),
@@ -311,15 +280,19 @@ impl<'a> Shards<'a> {
             _ => None,
         };
         let (consumer, slots) = (self.consumer, self.transfer_slots);
-        self.errands.push(match to {
+        let errand: BoxFuture<'a, Done> = match to {
             Some(to) => {
                 debug!(%shard, %to, "handing a shard over");
                 Box::pin(errand::hand_over(consumer, slots, shard, lease, to))
             }
             None if self.draining => Box::pin(errand::release(consumer, slots, shard, lease)),
-            // Who was to get it has gone: it stays, from where it has come to.
-            None => Box::pin(errand::read(consumer, shard)),
-        });
+            // Operators want something with it; or who was to get it has gone, and it stays.
+            None => return self.halt(shard),
+        };
+        if let Some(held) = self.held.get_mut(&id) {
+            held.stopped = true;
+        }
+        self.errands.push(errand);
     }
 
     fn done(&mut self, done: Done) {
@@ -334,6 +307,14 @@ impl<'a> Shards<'a> {
                     self.take_back(item);
                 }
                 self.say(true);
+            }
+            Done::Moved { shard, item: Some(item), from_latest } => {
+                self.held.remove(&shard);
+                self.hold(Granted { item, from_latest });
+            }
+            Done::Moved { shard, item: None, .. } => {
+                self.consumer.metrics.leases_lost.inc();
+                self.drop_shard(&shard);
             }
             Done::Read { shard, item } => {
                 self.held.remove(&shard);
@@ -402,11 +383,5 @@ impl<'a> Shards<'a> {
         let announced = view.worker(self.life.worker()).map_or(0, |me| me.member.announced);
         let me = self.life.worker().clone();
         self.errands.push(Box::pin(errand::load(self.consumer, me, announced)));
-    }
-}
-
-impl Held {
-    fn weight(&self) -> u64 {
-        self.meter.weight(self.pulse.age())
     }
 }

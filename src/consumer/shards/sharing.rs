@@ -7,7 +7,8 @@
 
 use super::super::adoption::REMEMBER;
 use super::super::lookout::{View, look_interval};
-use super::{Shards, errand};
+use super::{Held, Shards, errand};
+use crate::clock;
 use crate::planner::{self, Share};
 use crate::source::ShardId;
 use std::time::Duration;
@@ -22,9 +23,11 @@ impl Shards<'_> {
     pub(super) fn say(&mut self, urgent: bool) {
         self.consumer.metrics.leases_held.set(self.held.len() as i64);
         let (shards, load) = (self.held.len() as u64, self.load());
+        let age_ms = self.consumer.board.age(clock::now()).as_millis();
+        let age_ms = u64::try_from(age_ms).unwrap_or(u64::MAX);
         let (noted, draining) = (self.noted, self.draining);
         self.life.say(urgent, |sign| {
-            (sign.shards, sign.load) = (shards, load);
+            (sign.shards, sign.load, sign.age_ms) = (shards, load, age_ms);
             (sign.noted, sign.draining) = (noted, draining);
         });
     }
@@ -60,6 +63,13 @@ impl Shards<'_> {
                 held.going = Some(to);
             }
         }
+        // No loop has to end first where none reads.
+        let is_still = |(_, held): &(&ShardId, &Held)| held.halted && !held.stopped;
+        let still: Vec<ShardId> =
+            self.held.iter().filter(is_still).map(|(shard, _)| shard.clone()).collect();
+        for shard in still {
+            self.pass_on(shard);
+        }
         self.say(true);
     }
 
@@ -77,6 +87,7 @@ impl Shards<'_> {
             self.living = living;
             self.balance_at = self.balance_at.min(Instant::now());
         }
+        self.obey(&view);
         self.balance(&view);
     }
 
@@ -112,8 +123,12 @@ impl Shards<'_> {
             .filter(|member| member.sign.worker != *me)
             .map(|member| Share::of(&member.sign))
             .collect();
-        let mine: Vec<(ShardId, u64)> =
-            self.held.iter().map(|(shard, held)| (shard.clone(), held.weight())).collect();
+        let mine: Vec<(ShardId, u64)> = self
+            .held
+            .iter()
+            .filter(|(_, held)| !held.halted)
+            .map(|(shard, held)| (shard.clone(), held.weight()))
+            .collect();
         let moves = planner::balance(me, &mine, &others);
         self.balance_at = Instant::now() + BALANCE_INTERVAL;
         if moves.is_empty() {

@@ -14,6 +14,7 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 use std::sync::Arc;
 use std::time::Duration;
 use streamgate::progress::letters::Listed;
+use streamgate::progress::orders::{Orders, Request};
 use streamgate::progress::{
     Checkpoint, Coordination, DeadLetter, DeadLetters, Heartbeat, Lease, LeaseKey, LetterId,
     MemoryProgress, NewShard, Position, Progress, ProgressError, Selection, ShardProgress,
@@ -298,6 +299,32 @@ impl Progress for Link {
         let (held, begin) = (lease.clone(), begin.clone());
         let under = Some((LeaseKey::Stream, lease));
         self.call("seeded", under, move |store| done(store.seeded(&held, &begin))).await
+    }
+
+    async fn unseed(&self, lease: &Lease) -> Answer<()> {
+        let held = lease.clone();
+        let under = Some((LeaseKey::Stream, lease));
+        self.call("unseed", under, move |store| done(store.unseed(&held))).await
+    }
+
+    async fn order(&self, request: &Request) -> Answer<Orders> {
+        let request = request.clone();
+        self.call("order", None, move |store| done(store.order(&request))).await
+    }
+
+    async fn seek(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        step: u64,
+        position: &Position,
+        order: u64,
+    ) -> Answer<()> {
+        let what = format!("seek {} {}", short(shard), position_name(position));
+        let (shard, held, position) = (shard.clone(), lease.clone(), position.clone());
+        let under = Some((shard_key(&shard), lease));
+        self.call(what, under, move |store| done(store.seek(&shard, &held, step, &position, order)))
+            .await
     }
 
     /// Every position is a write of its own, with a fate of its own.

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use streamgate::progress::letters::{DeadLetter, DeadLetters, LetterId, Listed};
+use streamgate::progress::orders::{Orders, Request};
 use streamgate::progress::{
     Checkpoint, ClientProgress, Coordination, Heartbeat, Lease, LeaseKey, NewShard, Position,
     Progress, ProgressError, Selection, ShardProgress, WorkerId,
@@ -81,6 +82,25 @@ impl Progress for Persistent {
 
     async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
         again!(self.0.seeded(lease, begin))
+    }
+
+    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
+        again!(self.0.unseed(lease))
+    }
+
+    async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {
+        again!(self.0.order(request))
+    }
+
+    async fn seek(
+        &self,
+        shard: &ShardId,
+        lease: &Lease,
+        step: u64,
+        position: &Position,
+        order: u64,
+    ) -> Result<(), ProgressError> {
+        again!(self.0.seek(shard, lease, step, position, order))
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {

@@ -1,0 +1,150 @@
+//! Carries out what operators have asked for, in the shards that this worker holds.
+//!
+//! Owns the halt of a shard whose loop must not go on as it did: it is paused, its position
+//! is to be moved, or the whole stream begins anew. Invariant: a position is moved only
+//! while no loop reads the shard, and each move counts once, for the shard's item keeps
+//! the number of the last one with the position.
+
+use super::super::lookout::View;
+use super::errand::{self, Done, Lost, persist};
+use super::{Consumer, Shards};
+use crate::checkpoint::next_step;
+use crate::clock;
+use crate::progress::orders::{Move, MoveTo, Orders, SeekTo};
+use crate::progress::{Lease, Position, Selection, ShardProgress};
+use crate::reader::{Read, Reader};
+use crate::record::Record;
+use crate::source::ShardId;
+use crate::telemetry::metrics::ShardState;
+use tracing::{info, warn};
+
+/// So many empty pages in a row are the tip: there is nothing more to skip.
+const TIP_PAGES: u32 = 3;
+
+/// Whether a shard's loop has to stop for what was asked.
+pub(super) fn concerns(orders: &Orders, shard: &ShardId, done: u64) -> bool {
+    orders.reset.is_some()
+        || orders.pause(shard).is_some()
+        || orders.next_move(shard, done).is_some()
+}
+
+impl Shards<'_> {
+    /// Stops the loops of shards that are concerned, and sees to those that stand still.
+    pub(super) fn obey(&mut self, view: &View) {
+        let mut still = Vec::new();
+        for (shard, held) in self.held.iter().filter(|(_, held)| !held.stopped) {
+            if held.halted {
+                still.push(shard.clone());
+            } else if concerns(&view.orders, shard, held.order) {
+                held.drain.cancel();
+            }
+        }
+        for shard in still {
+            self.halt(shard);
+        }
+    }
+
+    /// Does what was asked with a shard that no loop reads; where nothing was, or not any
+    /// more, it is read again.
+    pub(super) fn halt(&mut self, shard: ShardId) {
+        let Some(held) = self.held.get_mut(&shard) else { return };
+        let view = self.views.borrow();
+        let consumer = self.consumer;
+        let lease = held.lease.clone();
+        held.halted = true;
+        if view.orders.reset.is_some() {
+            let slots = self.transfer_slots;
+            self.errands.push(Box::pin(errand::release(consumer, slots, shard, lease)));
+        } else if let Some(order) = view.orders.next_move(&shard, held.order) {
+            let (launch, order) = (self.launch.clone(), order.clone());
+            self.errands.push(Box::pin(async move {
+                let delivers = |record: &Record| launch.delivers(record);
+                let reader = |item: &ShardProgress| launch.reader(item);
+                carry_out(consumer, lease, order, reader, delivers).await
+            }));
+        } else if let Some(pause) = view.orders.pause(&shard) {
+            let by = pause.asked.by.clone();
+            consumer.board.shard(&shard, |status| {
+                if status.state != ShardState::Paused {
+                    info!(%shard, by, "a shard is paused, as was asked");
+                }
+                status.state = ShardState::Paused;
+            });
+            return;
+        } else {
+            self.errands.push(Box::pin(errand::read(consumer, shard)));
+        }
+        held.stopped = true;
+    }
+}
+
+/// Moves a position. The shard's item as it is then is what came of it.
+async fn carry_out(
+    consumer: &Consumer,
+    lease: Lease,
+    order: Move,
+    reader: impl Fn(&ShardProgress) -> Reader,
+    delivers: impl Fn(&Record) -> bool,
+) -> Done {
+    let shard = order.shard.clone();
+    let lost = |shard| Done::Moved { shard, item: None, from_latest: false };
+    let these = [shard.clone()];
+    let load = || consumer.progress.load(Selection::These(&these));
+    let Ok(items) = persist("reading a shard's progress", load).await else { return lost(shard) };
+    let Some(item) = items.into_iter().next().filter(|item| item.lease == lease) else {
+        return lost(shard);
+    };
+    let by = &order.asked.by;
+    let (position, from_latest) = match order.to {
+        MoveTo::Seek(SeekTo::TrimHorizon) => (Position::TrimHorizon, false),
+        MoveTo::Seek(SeekTo::AtTimestamp(time)) => (Position::AtTimestamp(time), false),
+        MoveTo::Seek(SeekTo::Latest) => {
+            (Position::AtTimestamp(clock::whole_second(clock::now())), true)
+        }
+        MoveTo::Skip(records) => {
+            (skip(consumer, &item, records, by, reader(&item), delivers).await, false)
+        }
+    };
+    let (number, step) = (order.id, next_step());
+    let seek = || consumer.progress.seek(&shard, &lease, step, &position, number);
+    if let Err(Lost) = persist("moving a shard's position", seek).await {
+        return lost(shard);
+    }
+    info!(%shard, by, from = ?item.position, to = ?position, "a shard's position is moved, as was asked");
+    let item = ShardProgress { position, order: number, window: None, ..item };
+    Done::Moved { shard, item: Some(item), from_latest }
+}
+
+/// The position behind so many records that the handler would get, or behind those that
+/// there are.
+async fn skip(
+    consumer: &Consumer,
+    item: &ShardProgress,
+    records: u64,
+    by: &str,
+    mut reader: Reader,
+    delivers: impl Fn(&Record) -> bool,
+) -> Position {
+    let (mut position, mut skipped, mut empty) = (item.position.clone(), 0, 0);
+    while skipped < records && empty < TIP_PAGES {
+        let page = match reader.next().await {
+            Read::Page { gap: None, records, .. } => records,
+            // Records were lost here, which the shard's loop has to find and to keep.
+            Read::Page { gap: Some(_), .. } | Read::End { .. } => break,
+        };
+        empty = if page.is_empty() { empty + 1 } else { 0 };
+        for record in page {
+            if skipped == records {
+                break;
+            }
+            skipped += u64::from(delivers(&record));
+            position = Position::After(record.sequence_number());
+        }
+    }
+    consumer.metrics.records_dropped.with_label_values(&["skipped"]).inc_by(skipped);
+    warn!(
+        shard = %item.shard, by, asked = records, skipped, after = ?item.position, through = ?position,
+        "records are skipped, as was asked: the handler does not get them"
+    );
+    position
+}
