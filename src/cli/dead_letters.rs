@@ -226,7 +226,7 @@ async fn delete(store: &dyn Progress, found: &[Listed]) -> Result<(), Exit> {
 }
 
 /// A call to the store that failed; for one that did not answer, where to look.
-fn failed(error: ProgressError) -> Exit {
+pub(super) fn failed(error: ProgressError) -> Exit {
     match error {
         ProgressError::Unavailable(why) => Exit::Failed(format!(
             "{why}; does the api (API_URL) or the table run there, and does the network let this container reach it?"
@@ -236,7 +236,7 @@ fn failed(error: ProgressError) -> Exit {
 }
 
 /// Writes to stdout; a reader that has gone, `| head`, is no fault.
-fn say(text: &str) -> Result<(), Exit> {
+pub(super) fn say(text: &str) -> Result<(), Exit> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Exit::Failed(format!("stdout: {error}")))

@@ -6,9 +6,11 @@ mod check;
 mod consumer;
 mod dead_letters;
 mod exit;
+mod fleet;
 mod health;
 #[cfg(feature = "local")]
 mod local;
+mod operate;
 mod policy;
 mod simulate;
 mod status;
@@ -34,6 +36,9 @@ pub fn run() -> ExitCode {
             Some(("check", matches)) => check::run(matches).await,
             Some(("policy", matches)) => policy::run(matches),
             Some(("dead-letters", matches)) => dead_letters::run(matches).await,
+            Some((name @ ("pause" | "resume" | "seek" | "skip"), matches)) => {
+                operate::run(name, matches).await
+            }
             Some(("health", matches)) => health::run(matches).await,
             Some(("status", matches)) => status::run(matches).await,
             _ => unreachable!("clap asks for a command it knows"),
@@ -65,6 +70,7 @@ fn command() -> Command {
         .subcommand(check::command())
         .subcommand(policy::command())
         .subcommand(dead_letters::command())
+        .subcommands(operate::commands())
         .subcommand(
             Command::new("health")
                 .about("Exits with 0 when the consumer or api in this container is live")
@@ -72,7 +78,7 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("status")
-                .about("Shows what the consumer in this container is doing: shards, owners, positions, age")
+                .about("Shows what the consumer in this container is doing, or all workers of its name: shards, owners, positions, age")
                 .args(status::args()),
         );
     #[cfg(feature = "local")]

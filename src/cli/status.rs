@@ -1,7 +1,7 @@
 //! `streamgate status`: what the consumer in this container is doing.
 
-use super::ask;
 use super::exit::Exit;
+use super::{ask, fleet, settings};
 use clap::{Arg, ArgAction, ArgMatches};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -10,15 +10,24 @@ use std::time::Duration;
 use streamgate::config::Command;
 
 /// The flags of `status`.
-pub fn args() -> [Arg; 2] {
+pub fn args() -> impl Iterator<Item = Arg> {
     let json = Arg::new("json")
         .long("json")
         .action(ArgAction::SetTrue)
-        .help("As the consumer serves it at /status");
-    [ask::listen_arg(), json]
+        .help("One object: as the consumer serves it at /status, or of all workers");
+    let all = Arg::new("all")
+        .long("all")
+        .action(ArgAction::SetTrue)
+        .help("All workers of the consumer's name, as its progress has them: takes the settings of `streamgate consumer`");
+    let settings = settings(Command::Consumer).map(|arg| arg.hide(true));
+    let settings = settings.filter(|arg| arg.get_id() != "LISTEN");
+    [ask::listen_arg(), json, all].into_iter().chain(settings)
 }
 
 pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
+    if matches.get_flag("all") {
+        return fleet::run(matches).await;
+    }
     let addresses = ask::addresses(matches, &[Command::Consumer]).map_err(Exit::Usage)?;
     let address = addresses[0];
     let (status, body) = ask::get(address, "/status").await.map_err(|why| {

@@ -1,0 +1,180 @@
+//! `streamgate pause`, `resume`, `seek` and `skip`: what operators ask of a consumer.
+//!
+//! Runs with the consumer's configuration, as `dead-letters` does: what is asked goes where
+//! progress is kept, and the workers that own the shards carry it out. Owns the words and
+//! the checks that only the whole picture allows.
+
+use super::dead_letters::{failed, say};
+use super::exit::Exit;
+use super::settings;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::sync::Arc;
+use std::time::SystemTime;
+use streamgate::aws;
+use streamgate::config;
+use streamgate::program::progress;
+use streamgate::progress::orders::{MAX_BY_BYTES, Order, Orders, Request, SeekTo};
+use streamgate::progress::{Position, Progress, Selection, ShardProgress};
+use streamgate::source::ShardId;
+use streamgate::telemetry::metrics::Metrics;
+
+/// The four commands.
+pub fn commands() -> [Command; 4] {
+    let shard = || {
+        Arg::new("shard")
+            .long("shard")
+            .value_name("ID")
+            .help("This shard, as `status --all` shows it")
+    };
+    let by = || {
+        Arg::new("by")
+            .long("by")
+            .value_name("NAME")
+            .help("Who asks, to be kept with it [default: $USER at $HOSTNAME]")
+    };
+    let command = |name: &'static str, about: &'static str| {
+        Command::new(name)
+            .about(about)
+            .after_help("Takes the settings of `streamgate consumer`, as variables or flags, and runs best in its container.")
+            .args(settings(config::Command::Consumer).map(|arg| arg.hide(true)))
+            .arg(by())
+    };
+    let to = Arg::new("to")
+        .long("to")
+        .value_name("WHERE")
+        .required(true)
+        .help("trim-horizon, latest, or a time as 2026-01-02T03:04:05Z");
+    let records = Arg::new("records")
+        .long("records")
+        .value_name("NUMBER")
+        .default_value("1")
+        .value_parser(value_parser!(u64).range(1..=1_000_000))
+        .help("How many that the handler would get next");
+    let all = Arg::new("all")
+        .long("all")
+        .action(ArgAction::SetTrue)
+        .conflicts_with("shard")
+        .help("Every shard that is being read");
+    [
+        command("pause", "Stops the reading of a shard, or of the stream; leases are kept")
+            .arg(shard()),
+        command("resume", "Ends the pause of a shard, or all pauses").arg(shard()),
+        command("seek", "Goes on elsewhere in a shard, or begins anew with the whole stream")
+            .arg(shard())
+            .arg(to),
+        command(
+            "skip",
+            "Leaves out the records that come next in a shard: the handler does not get them",
+        )
+        .arg(shard().required_unless_present("all"))
+        .arg(all)
+        .arg(records),
+    ]
+}
+
+pub async fn run(name: &str, matches: &ArgMatches) -> Result<(), Exit> {
+    let shard = matches.get_one::<String>("shard").map(|id| ShardId::from(id.as_str()));
+    let by = by(matches)?;
+    let to = match name {
+        "seek" => Some(seek_to(matches.get_one::<String>("to").expect("clap asks for it"))?),
+        _ => None,
+    };
+    let config = config::consumer(&super::lookup(matches), SystemTime::now())?;
+    let metrics = Arc::new(Metrics::new());
+    let aws = aws::load(Some(config.settings.stream.region()), metrics.aws_observer()).await;
+    let store = progress(&config, &aws, &metrics)?;
+    store.describe().await.map_err(failed)?;
+    let orders = match (name, shard) {
+        ("pause", None) => vec![Order::Pause(None)],
+        ("pause", Some(shard)) => vec![Order::Pause(Some(readable(&*store, shard).await?))],
+        ("resume", shard) => vec![Order::Resume(shard)],
+        ("seek", None) => vec![Order::SeekStream(to.expect("read above"))],
+        ("seek", Some(shard)) => {
+            vec![Order::SeekShard(readable(&*store, shard).await?, to.expect("read above"))]
+        }
+        (_, shard) => {
+            let records = *matches.get_one::<u64>("records").expect("it has a default");
+            let shards = match shard {
+                Some(shard) => vec![readable(&*store, shard).await?],
+                None => being_read(&*store).await?,
+            };
+            shards.into_iter().map(|shard| Order::Skip(shard, records)).collect()
+        }
+    };
+    let mut text = String::new();
+    for order in orders {
+        let sentence = format!("asked to {order}\n");
+        // Counts in JSON are exact up to here.
+        let nonce = fastrand::u64(1..1 << 53);
+        ask(&*store, Request { order, by: by.clone(), nonce }).await?;
+        text += &sentence;
+    }
+    say(&(text
+        + "the owners of the shards carry it out with their next look; `streamgate status --all` shows it\n"))
+}
+
+async fn ask(store: &dyn Progress, request: Request) -> Result<Orders, Exit> {
+    store.order(&request).await.map_err(failed)
+}
+
+/// A shard that has progress and is not at its end.
+async fn readable(store: &dyn Progress, shard: ShardId) -> Result<ShardId, Exit> {
+    let these = [shard.clone()];
+    let found = store.load(Selection::These(&these)).await.map_err(failed)?;
+    match found.first() {
+        None => Err(Exit::Failed(format!(
+            "this consumer has no progress in a shard {shard}: `streamgate status --all` lists those it has"
+        ))),
+        Some(item) if item.position == Position::ShardEnd => Err(Exit::Failed(format!(
+            "shard {shard} is delivered to its end: only a seek of the whole stream reads it again"
+        ))),
+        Some(_) => Ok(shard),
+    }
+}
+
+async fn being_read(store: &dyn Progress) -> Result<Vec<ShardId>, Exit> {
+    let items = store.load(Selection::All).await.map_err(failed)?;
+    let is_read =
+        |item: &ShardProgress| item.position != Position::ShardEnd && item.lease.owner.is_some();
+    Ok(items.into_iter().filter(is_read).map(|item| item.shard).collect())
+}
+
+fn by(matches: &ArgMatches) -> Result<String, Exit> {
+    let by = matches.get_one::<String>("by").cloned().unwrap_or_else(|| {
+        let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let user = variable("USER").unwrap_or_else(|| "somebody".to_owned());
+        variable("HOSTNAME").map_or(user.clone(), |host| format!("{user}@{host}"))
+    });
+    if (1..=MAX_BY_BYTES).contains(&by.len()) && !by.chars().any(char::is_control) {
+        return Ok(by);
+    }
+    Err(Exit::Usage(format!("--by is 1 to {MAX_BY_BYTES} bytes of text")))
+}
+
+fn seek_to(text: &str) -> Result<SeekTo, Exit> {
+    match text {
+        "trim-horizon" => Ok(SeekTo::TrimHorizon),
+        "latest" => Ok(SeekTo::Latest),
+        time => humantime::parse_rfc3339(time).map(SeekTo::AtTimestamp).map_err(|_| {
+            Exit::Usage(format!(
+                "--to is {time:?}; trim-horizon, latest or a time as 2026-01-02T03:04:05Z is allowed"
+            ))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_to_seek_is_said_in_words_or_as_a_time() {
+        assert!(matches!(seek_to("trim-horizon"), Ok(SeekTo::TrimHorizon)));
+        assert!(matches!(seek_to("latest"), Ok(SeekTo::Latest)));
+        assert!(matches!(seek_to("2026-01-02T03:04:05Z"), Ok(SeekTo::AtTimestamp(_))));
+        for wrong in ["", "TRIM_HORIZON", "yesterday", "5"] {
+            let Err(Exit::Usage(why)) = seek_to(wrong) else { panic!("{wrong}") };
+            assert!(why.contains("trim-horizon, latest or a time"), "{why}");
+        }
+    }
+}
