@@ -47,6 +47,8 @@ pub(super) struct Engine {
     pub(super) started_wall: SystemTime,
     random: fastrand::Rng,
     last_shard_millis: u64,
+    /// Nothing is overtaken by age before this, while the retention is as it was then.
+    fresh: Option<(Instant, Duration)>,
 }
 
 impl Engine {
@@ -63,6 +65,7 @@ impl Engine {
             started_wall: crate::clock::now(),
             random: fastrand::Rng::with_seed(origin.seed),
             last_shard_millis: 0,
+            fresh: None,
         };
         let width = u64::MAX / origin.shards as u64;
         for index in 0..origin.shards {
@@ -192,13 +195,22 @@ impl Engine {
         open.into_iter().max_by_key(width).cloned()
     }
 
-    /// Trims and forgets what is older than the retention.
+    /// Trims and forgets what is older than the retention. Looks at the shards only when
+    /// something may be: with thousands of them a look at each call is all it would do.
     pub(super) fn tidy(&mut self) {
         let (now, retention) = (Instant::now(), self.settings.retention);
+        if self.fresh.is_some_and(|(until, under)| now <= until && retention == under) {
+            return;
+        }
+        // What comes later is overtaken later.
+        let mut oldest = now;
         self.shards.retain(|_, shard| {
             shard.trim_while(|record| now - record.put_at > retention);
+            let first = shard.records().front().map(|record| record.put_at);
+            oldest = oldest.min(first.unwrap_or(now)).min(shard.closed_at.unwrap_or(now));
             shard.closed_at.is_none_or(|closed| now - closed <= retention)
         });
+        self.fresh = Some((oldest + retention, retention));
     }
 
     /// The wall's time when the stream was made, and what passed since on tokio's clock.
