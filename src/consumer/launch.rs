@@ -87,7 +87,7 @@ impl<'a> Launch<'a> {
         info!(%shard, ?position, "reading a shard");
         let settings = &self.consumer.settings;
         let (context, id) = (self.context.clone(), shard.clone());
-        let mut reader =
+        let reader =
             Reader::new(context, id, &position, from_latest, item.closed).with_pulse(pulse);
         let since = match position {
             Position::AtTimestamp(time) if from_latest => Some(time),
@@ -102,38 +102,29 @@ impl<'a> Launch<'a> {
             }
             (None, None) => None,
         };
-        let opening_stop = stop.clone();
-        let id = shard.clone();
-        let make = {
-            let (batches, envelope) = (settings.batches, self.envelope.clone());
-            let (partition_key, filter) = (self.partition_key.clone(), settings.filter.clone());
-            let (deliverer, parallelization) =
-                (self.consumer.deliverer.clone(), settings.parallelization);
-            let share = settings.max_buffered_bytes / SHARE;
-            let metrics = Arc::clone(&self.consumer.metrics);
-            let board = Arc::clone(&self.consumer.board);
-            move |reader| ShardConsumer {
-                shard,
-                position,
-                reader,
-                partition_key,
-                parallelization,
-                windows,
-                share,
-                filter,
-                batches,
-                envelope,
-                deliverer,
-                checkpoint,
-                metrics,
-                board,
-                stop,
-            }
-        };
+        let mut consumer = Box::new(ShardConsumer {
+            shard,
+            position,
+            reader,
+            partition_key: self.partition_key.clone(),
+            parallelization: settings.parallelization,
+            windows,
+            share: settings.max_buffered_bytes / SHARE,
+            filter: settings.filter.clone(),
+            batches: settings.batches,
+            envelope: self.envelope.clone(),
+            deliverer: self.consumer.deliverer.clone(),
+            checkpoint,
+            metrics: Arc::clone(&self.consumer.metrics),
+            board: Arc::clone(&self.consumer.board),
+            stop,
+        });
         async move {
-            match open_at_tip(&mut reader, since, &opening_stop).await {
+            let id = consumer.shard.clone();
+            let ShardConsumer { reader, stop, .. } = &mut *consumer;
+            match open_at_tip(reader, since, stop).await {
                 Some(reason) => (id, reason),
-                None => (id, make(reader).run().await),
+                None => (id, consumer.run().await),
             }
         }
     }
@@ -145,7 +136,7 @@ async fn open_at_tip(
     since: Option<SystemTime>,
     stop: &Stop,
 ) -> Option<StopReason> {
-    let opening = reader.open_at_tip(since?);
+    let opening = Box::pin(reader.open_at_tip(since?));
     tokio::select! {
         biased;
         () = stop.abandon.cancelled() => Some(StopReason::LeaseLost),

@@ -91,12 +91,12 @@ pub struct ShardConsumer {
 
 impl ShardConsumer {
     /// Runs until the shard ends or is told to stop.
-    pub async fn run(self) -> StopReason {
+    pub async fn run(self: Box<Self>) -> StopReason {
         let abandon = self.stop.abandon.clone();
         tokio::select! {
             biased;
             () = abandon.cancelled() => StopReason::LeaseLost,
-            reason = self.consume() => reason,
+            reason = (*self).consume() => reason,
         }
     }
 
