@@ -1,7 +1,8 @@
 //! How long to wait before the next GetRecords call: empty calls cost money too.
 //!
 //! Owns the decision; pure. At once while behind; at the tip the wait grows from the
-//! shortest to the longest interval, jittered, and shrinks back when records come.
+//! shortest to the longest interval, jittered, and shrinks back when records come. Also
+//! which shards are hot: where calls have to wait for each other, theirs go first.
 
 use std::time::Duration;
 
@@ -27,6 +28,15 @@ pub struct Polled {
     pub closed: bool,
 }
 
+/// Whether a shard is likely to have records now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heat {
+    /// One of its last polls brought records, or it is closed and being read to its end.
+    Hot,
+    /// The others: those that were empty for a while, and those not polled yet.
+    Idle,
+}
+
 /// A page at least this large was cut off by a limit of the service: there is more.
 const FULL_PAGE_BYTES: usize = 512 * 1024;
 const FULL_PAGE_RECORDS: usize = 500;
@@ -36,23 +46,32 @@ const BEHIND: Duration = Duration::from_secs(3);
 /// not in a spin.
 const CLOSED_EMPTY: Duration = Duration::from_millis(20);
 
+/// So many empty pages after one with records make a shard idle: a busy one has some.
+const HOT_EMPTY: u32 = 3;
+
 /// The pace of one shard.
 #[derive(Clone, Debug)]
 pub struct Polling {
     intervals: PollIntervals,
     empty: u32,
+    heat: Heat,
 }
 
 impl Polling {
     /// A shard not polled yet.
     pub fn new(intervals: PollIntervals) -> Self {
-        Self { intervals, empty: 0 }
+        Self { intervals, empty: 0, heat: Heat::Idle }
+    }
+
+    /// How it was when it was polled last.
+    pub fn heat(&self) -> Heat {
+        self.heat
     }
 
     /// The wait after `polled`. `random` is from 0 to 1.
     pub fn wait(&mut self, polled: Polled, random: f64) -> Duration {
         if polled.records > 0 {
-            self.empty = 0;
+            (self.empty, self.heat) = (0, Heat::Hot);
             let behind = polled.closed
                 || polled.records >= FULL_PAGE_RECORDS
                 || polled.bytes >= FULL_PAGE_BYTES
@@ -60,11 +79,14 @@ impl Polling {
             return if behind { Duration::ZERO } else { self.jittered(self.intervals.min, random) };
         }
         if polled.closed && self.empty < 64 {
-            self.empty += 1;
+            (self.empty, self.heat) = (self.empty + 1, Heat::Hot);
             return CLOSED_EMPTY.min(self.intervals.min);
         }
         let grown = self.intervals.min.saturating_mul(1 << self.empty.min(10));
         self.empty = self.empty.saturating_add(1);
+        if self.empty >= HOT_EMPTY {
+            self.heat = Heat::Idle;
+        }
         self.jittered(grown.min(self.intervals.max), random)
     }
 
@@ -92,6 +114,21 @@ mod tests {
         let fresh = Polled { records: 1, age: Some(Duration::from_secs(1)), ..EMPTY };
         assert_eq!(polling.wait(fresh, 0.0), INTERVALS.min);
         assert_eq!(polling.wait(EMPTY, 0.0), INTERVALS.min);
+    }
+
+    #[test]
+    fn is_hot_from_its_first_records_until_some_empty_pages_after_the_last() {
+        let mut polling = Polling::new(INTERVALS);
+        let mut heat = |polled| {
+            polling.wait(polled, 0.0);
+            polling.heat()
+        };
+        assert_eq!(heat(EMPTY), Heat::Idle, "nothing is known of it");
+        assert_eq!(heat(Polled { records: 1, ..EMPTY }), Heat::Hot);
+        let after: Vec<Heat> = (0..4).map(|_| heat(EMPTY)).collect();
+        assert_eq!(after, [Heat::Hot, Heat::Hot, Heat::Idle, Heat::Idle]);
+        let closed = Polled { closed: true, ..EMPTY };
+        assert_eq!(heat(closed), Heat::Hot, "its children wait for its end");
     }
 
     #[test]

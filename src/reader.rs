@@ -12,7 +12,7 @@
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::clock;
-use crate::polling::{PollIntervals, Polled, Polling};
+use crate::polling::{Heat, PollIntervals, Polled, Polling};
 use crate::progress::{Gap, Position};
 use crate::record::Record;
 use crate::source::{
@@ -45,7 +45,7 @@ const RETRY_SLOWLY: Backoff = Backoff::new(Duration::from_secs(1), Duration::fro
 pub struct ReaderContext {
     /// The stream.
     pub source: Arc<dyn Source>,
-    /// Bytes that may be buffered.
+    /// Calls that may be under way, and bytes that may be buffered.
     pub budget: Budget,
     /// The pace at the tip.
     pub intervals: PollIntervals,
@@ -174,7 +174,10 @@ impl Reader {
     /// reading begins again if the iterator should be lost.
     pub async fn open_at_tip(&mut self, since: SystemTime) {
         while self.from == IteratorPosition::Latest {
-            match self.context.source.iterator(&self.shard, &self.from).await {
+            let room = self.context.budget.reserve(Heat::Hot).await;
+            let opened = self.context.source.iterator(&self.shard, &self.from).await;
+            drop(room);
+            match opened {
                 Ok(iterator) => {
                     self.context.board.prove(SourceOperation::GetShardIterator);
                     self.recovered();
@@ -200,7 +203,7 @@ impl Reader {
 
     async fn read(&mut self) -> Result<Read, SourceError> {
         let source = Arc::clone(&self.context.source);
-        let room = self.context.budget.reserve().await;
+        let room = self.context.budget.reserve(self.polling.heat()).await;
         let iterator = match &self.iterator {
             Some(iterator) => iterator.clone(),
             None => {

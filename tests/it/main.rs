@@ -14,6 +14,7 @@ mod exec;
 mod exits;
 mod failures;
 mod filter;
+mod idle;
 mod lambda;
 mod model;
 mod openapi;
