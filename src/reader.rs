@@ -195,7 +195,7 @@ impl Reader {
             tokio::time::sleep_until(self.next_poll).await;
             match self.read().await {
                 Ok(page) => return page,
-                Err(error) => self.recover(error).await,
+                Err(error) => Box::pin(self.recover(error)).await,
             }
         }
         Read::End { gap: self.gap.take() }

@@ -5,6 +5,7 @@
 //! nothing. Invariant: what comes out is what went in, in order per lane, less the records
 //! left out, each of which is counted; and every piece of it has its place in [`Track`].
 
+use super::ahead::Ahead;
 use super::lane::{Closed, Lane, lane_of};
 use super::track::{Tickets, Track};
 use crate::batch::Batcher;
@@ -18,7 +19,6 @@ use crate::record::Record;
 use crate::telemetry::metrics::Metrics;
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +61,7 @@ impl Rules<'_> {
 
 /// Sorts what the reader brings into batches.
 pub(super) struct Desk<'a> {
-    inbox: mpsc::Receiver<Read>,
+    ahead: &'a Ahead,
     lanes: Vec<Lane>,
     rules: Rules<'a>,
     /// Pages that some lane still has records of, and their bytes.
@@ -85,14 +85,14 @@ pub(super) struct Desk<'a> {
 impl<'a> Desk<'a> {
     /// An empty desk over what the reader brings, with a lane for each batcher.
     pub fn new(
-        inbox: mpsc::Receiver<Read>,
+        ahead: &'a Ahead,
         batchers: impl Iterator<Item = Batcher>,
         rules: Rules<'a>,
         track: &'a Track<'a>,
         metrics: &'a Metrics,
     ) -> Self {
         Self {
-            inbox,
+            ahead,
             lanes: batchers.map(Lane::new).collect(),
             rules,
             held: Vec::new(),
@@ -130,7 +130,7 @@ impl<'a> Desk<'a> {
                 biased;
                 () = drain.cancelled() => return Work::Drained,
                 // Before the window: what is there already joins a batch that is due.
-                Some(read) = self.inbox.recv(), if has_room => self.take_in(read),
+                read = self.ahead.take(), if has_room => self.take_in(read),
                 () = window => self.close_due(),
             }
         }

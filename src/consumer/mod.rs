@@ -6,6 +6,7 @@
 //! do, `shards` runs the shards that this worker holds; [`shard`] is one shard's loop.
 
 mod adoption;
+mod ahead;
 mod desk;
 mod discovery;
 mod error;

@@ -1,10 +1,14 @@
 //! One shard from its position to its end: read, filter, batch, deliver, checkpoint.
 //!
 //! Owns the order of these five and nothing of how they are done. The reader runs ahead
-//! by a few pages while the handler works, on as many lanes as PARALLELIZATION_FACTOR says. Invariant: the position moves only over
-//! records that were delivered, or that the handler is not to have: the consumer's own and
-//! those that the filter drops.
+//! by a few pages while the handler works, on as many lanes as PARALLELIZATION_FACTOR says.
+//! Invariant: the position moves only over records that were delivered, or that the handler
+//! is not to have: the consumer's own and those that the filter drops.
+//!
+//! Most shards are idle, and a process may have thousands: what is needed only while there
+//! is something to deliver is boxed when there is.
 
+use super::ahead::Ahead;
 use super::desk::{Desk, Rules, Work};
 use super::lane::Closed;
 use super::track::Track;
@@ -21,12 +25,7 @@ use crate::telemetry::status::Board;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// Pages read and not yet batched: enough to hide the next read behind the handler's
-/// work, little enough that one stuck shard does not take the whole byte budget.
-const READ_AHEAD_PAGES: usize = 2;
 
 /// Why a shard's loop ended, and what that means for its checkpoint.
 ///
@@ -91,40 +90,40 @@ pub struct ShardConsumer {
 
 impl ShardConsumer {
     /// Runs until the shard ends or is told to stop.
-    pub async fn run(self: Box<Self>) -> StopReason {
+    pub async fn run(mut self: Box<Self>) -> StopReason {
         let abandon = self.stop.abandon.clone();
         tokio::select! {
             biased;
             () = abandon.cancelled() => StopReason::LeaseLost,
-            reason = (*self).consume() => reason,
+            reason = self.consume() => reason,
         }
     }
 
-    async fn consume(self) -> StopReason {
-        let Self { shard, position, mut reader, checkpoint, board, stop, .. } = self;
-        let (pages, inbox) = mpsc::channel(READ_AHEAD_PAGES);
-        board.shard(&shard, |status| status.state = ShardState::Reading);
-        let windows = self.windows.as_ref();
-        let track = Track::new(&shard, position, windows, &checkpoint, &board);
-        let partition_key = self.partition_key.as_deref();
+    async fn consume(&mut self) -> StopReason {
+        let Self { shard, position, reader, checkpoint, board, stop, .. } = self;
+        let Self { partition_key, windows, filter, envelope, deliverer, metrics, .. } = self;
+        let (parallelization, share, batches) = (self.parallelization, self.share, self.batches);
+        board.shard(shard, |status| status.state = ShardState::Reading);
+        let windows = windows.as_ref();
+        let ahead = Ahead::default();
+        let track = Track::new(shard, position.clone(), windows, checkpoint, board);
+        let partition_key = partition_key.as_deref();
         let state = if windows.is_some() { MAX_STATE_BYTES } else { 0 };
-        let batcher = || Batcher::new(self.batches, self.envelope.clone()).reserving(state);
-        let (filter, share) = (&self.filter, self.share);
+        let batcher = || Batcher::new(batches, envelope.clone()).reserving(state);
         let rules = Rules { partition_key, filter, windows, share };
         let mut desk = Desk::new(
-            inbox,
-            std::iter::repeat_with(batcher).take(self.parallelization.max(1)),
+            &ahead,
+            std::iter::repeat_with(batcher).take(parallelization.max(1)),
             rules,
             &track,
-            &self.metrics,
+            metrics,
         );
         let deliver = async |lane, Closed { records, runs, window }: Closed| {
-            let envelope = &self.envelope;
             let window = windows.zip(window);
-            let all = Records { shard: &shard, records: &records, envelope, window };
+            let all = Records { shard, records: &records, envelope, window };
             let mut left = &runs[..];
             let done = |count| track.done(&records, &mut left, count);
-            let delivered = self.deliverer.deliver(all, &stop.drain, done).await;
+            let delivered = deliverer.deliver(all, &stop.drain, done).await;
             // It ended early; or the one before it was closed, and nothing is done of this.
             if windows.is_some_and(|windows| windows.open().is_none() || delivered.is_err()) {
                 track.window_changed();
@@ -133,8 +132,8 @@ impl ShardConsumer {
         };
         let close = async || {
             let Some(windows) = windows else { return Ok(()) };
-            let (envelope, drain) = (&self.envelope, &stop.drain);
-            self.deliverer.close_window(windows, &shard, envelope, false, drain).await?;
+            let closing = deliverer.close_window(windows, shard, envelope, false, &stop.drain);
+            Box::pin(closing).await?;
             track.window_changed();
             Ok::<(), Undelivered>(())
         };
@@ -153,7 +152,7 @@ impl ShardConsumer {
                         }
                     }
                     work = desk.next(&stop.drain), if ending.is_none() => match work {
-                        Work::Batch(lane, closed) => flying.push(deliver(lane, closed)),
+                        Work::Batch(lane, closed) => flying.push(Box::pin(deliver(lane, closed))),
                         Work::CloseWindow => {
                             if close().await.is_err() {
                                 ending = Some(StopReason::Drained);
@@ -172,7 +171,7 @@ impl ShardConsumer {
         let reason = tokio::select! {
             biased;
             reason = delivering => reason,
-            never = read_ahead(&mut reader, pages, &stop.drain) => match never {},
+            never = read_ahead(reader, &ahead, &stop.drain) => match never {},
         };
         let written = match reason {
             StopReason::ShardEnd => checkpoint.end().await,
@@ -185,18 +184,19 @@ impl ShardConsumer {
     }
 }
 
-/// Reads into `pages` until the shard ends or a drain is asked for, then rests: what has
+/// Reads until the shard ends or a drain is asked for, then rests: what has
 /// been read is still to be worked.
 async fn read_ahead(
     reader: &mut Reader,
-    pages: mpsc::Sender<Read>,
+    ahead: &Ahead,
     drain: &CancellationToken,
 ) -> std::convert::Infallible {
     let all = async {
         loop {
             let read = reader.next().await;
             let end = matches!(read, Read::End { .. });
-            if pages.send(read).await.is_err() || end {
+            ahead.put(read).await;
+            if end {
                 return;
             }
         }
