@@ -11,6 +11,9 @@ use std::time::Instant;
 pub const ARN: &str =
     "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-01-01T00:00:00.000";
 
+/// A signature that the simulator takes: it looks at its shape.
+pub const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=bench/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0";
+
 /// Measures it.
 pub fn run(plan: &Plan, stream: SocketAddr) -> Usage {
     let started = Instant::now();
@@ -45,10 +48,17 @@ pub fn read(address: &str) {
 /// The ids of the stream's shards.
 pub fn describe(address: SocketAddr) -> std::io::Result<Vec<String>> {
     let mut connection = Connection::open(address)?;
-    let listing = connection.call("DescribeStream", &format!(r#"{{"StreamArn":"{ARN}"}}"#))?;
-    let listing: serde_json::Value = serde_json::from_slice(listing)?;
-    let shards = listing["StreamDescription"]["Shards"].as_array().into_iter().flatten();
-    Ok(shards.filter_map(|shard| Some(shard["ShardId"].as_str()?.to_owned())).collect())
+    let (mut ids, mut behind) = (Vec::new(), String::new());
+    loop {
+        let request = format!(r#"{{"StreamArn":"{ARN}"{behind}}}"#);
+        let listing = connection.call("DescribeStream", &request)?;
+        let listing: serde_json::Value = serde_json::from_slice(listing)?;
+        let listing = &listing["StreamDescription"];
+        let shards = listing["Shards"].as_array().into_iter().flatten();
+        ids.extend(shards.filter_map(|shard| Some(shard["ShardId"].as_str()?.to_owned())));
+        let Some(last) = listing["LastEvaluatedShardId"].as_str() else { return Ok(ids) };
+        behind = format!(r#","ExclusiveStartShardId":"{last}""#);
+    }
 }
 
 /// Gives the shard's pages to `take` until that has enough, or to the shard's end.
@@ -77,22 +87,29 @@ pub fn read_shard(address: SocketAddr, shard: &str, mut take: impl FnMut(&[u8]) 
 }
 
 /// HTTP with nothing between the caller and the socket.
-struct Connection {
+pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    fn open(address: SocketAddr) -> std::io::Result<Self> {
+    pub fn open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: vec![0; 2 << 20] })
     }
 
     fn call(&mut self, operation: &str, body: &str) -> std::io::Result<&[u8]> {
+        let headers = format!(
+            "X-Amz-Target: DynamoDBStreams_20120810.{operation}\r\nContent-Type: application/x-amz-json-1.0\r\nAuthorization: {AUTHORIZATION}\r\nX-Amz-Date: 20260101T000000Z\r\n"
+        );
+        self.post("/", &headers, body)
+    }
+
+    pub fn post(&mut self, path: &str, headers: &str, body: &str) -> std::io::Result<&[u8]> {
         let length = body.len();
         let head = format!(
-            "POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: DynamoDBStreams_20120810.{operation}\r\nContent-Type: application/x-amz-json-1.0\r\nAuthorization: AWS4-HMAC-SHA256 Credential=bench/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0\r\nX-Amz-Date: 20260101T000000Z\r\nContent-Length: {length}\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n"
         );
         self.stream.write_all(format!("{head}{body}").as_bytes())?;
         let (mut filled, mut whole) = (0, None);

@@ -2,19 +2,24 @@
 //!
 //! `cargo bench --bench corridor` starts the simulator's load mode, a table, and then in
 //! turn each row's consumer and what it is compared with. Owns the rows and what of them is
-//! divided by what. Rooms: `stage` has the simulator, the table and the consumer, `floor`
-//! and `client` the floors, `server` the HTTP handler, `process` the measuring. Figures of
-//! one run belong together; compare ratios, not runs. See bench/README.md.
+//! divided by what. Rooms: `stage` has the simulator, the table and the consumer, `floor`,
+//! `client` and `poller` the floors, `server` the HTTP handler, `idle` the rows of shards
+//! without records, `process` the measuring. Figures of one run belong together; compare
+//! ratios, not runs. See bench/README.md.
 
 mod client;
 mod floor;
+mod idle;
+mod poller;
 mod process;
 mod server;
 mod stage;
 
+use idle::Idle;
 use process::Usage;
 use server::Server;
 use stage::{Consumer, Stage};
+use std::time::Duration;
 
 /// What is read, and how often it is measured.
 #[derive(Clone)]
@@ -38,18 +43,23 @@ struct Rows {
     filter: bool,
     http: bool,
     parallel: bool,
+    idle: bool,
+    hot: bool,
 }
 
 impl Rows {
-    const ALL: [&str; 4] = ["plain", "filter", "http", "parallel"];
+    const ALL: [&str; 6] = ["plain", "filter", "http", "parallel", "idle", "hot"];
+    /// Without those of idle shards, which take their time.
+    const DEFAULT: &str = "plain,filter,http,parallel";
 
     fn parse(text: &str) -> Self {
         let names: Vec<&str> = text.split(',').collect();
         for name in &names {
             assert!(Self::ALL.contains(name), "there is no row {name:?} among {:?}", Self::ALL);
         }
-        let [plain, filter, http, parallel] = Self::ALL.map(|name| names.contains(&name));
-        Self { plain, filter, http, parallel }
+        let [plain, filter, http, parallel, idle, hot] =
+            Self::ALL.map(|name| names.contains(&name));
+        Self { plain, filter, http, parallel, idle, hot }
     }
 }
 
@@ -72,6 +82,9 @@ fn main() {
     if let Some(rest) = after("--server") {
         return server::serve(&rest[0]);
     }
+    if let Some(rest) = after("--poller") {
+        return poller::poll(&rest[0], &rest[1]);
+    }
     let number = |name: &str, default: usize| {
         after(name).map_or(default, |rest| rest[0].parse().expect("a number"))
     };
@@ -83,15 +96,30 @@ fn main() {
         rounds: number("--rounds", 3),
     };
     let parallel = Plan { shards: 1, pages: number("--parallel-pages", 120), ..plan.clone() };
-    let rows = after("--rows").map_or_else(|| Rows::ALL.join(","), |rest| rest[0].clone());
-    let mut rows = Rows::parse(&rows);
+    let idle = Idle {
+        open: after("--open").map_or_else(
+            || vec![10, 1_000, 10_000],
+            |rest| rest[0].split(',').map(|open| open.parse().expect("a number")).collect(),
+        ),
+        window: Duration::from_secs(number("--window", 60) as u64),
+        interval: Duration::from_millis(number("--interval", 1000) as u64),
+        against: after("--against").map(|rest| rest[0].clone()),
+    };
+    let rows = after("--rows").map_or(Rows::DEFAULT, |rest| rest[0].as_str());
+    let mut rows = Rows::parse(rows);
     let against = after("--against").map(|rest| rest[0].as_str());
-    rows.plain |= against.is_some();
+    rows.plain |= against.is_some() && !rows.idle && !rows.hot;
     if rows.plain || rows.filter || rows.http {
         measure_reading(&plan, &rows, against);
     }
     if rows.parallel {
         measure_lanes(&parallel, number("--millis", 5));
+    }
+    if rows.idle {
+        idle.measure();
+    }
+    if rows.hot {
+        idle.measure_hot();
     }
 }
 

@@ -24,10 +24,23 @@ impl Drop for Process {
 impl Process {
     /// CPU seconds and peak memory so far.
     pub fn usage(&self, wall: Duration) -> Usage {
+        Usage { wall: wall.as_secs_f64(), cpu: self.cpu(), peak_mib: self.mib("VmHWM:") }
+    }
+
+    /// What a line of its `status` says of its memory.
+    pub fn mib(&self, line: &str) -> f64 {
         let status = self.proc("status");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        let kib: f64 = peak.trim().trim_end_matches(" kB").parse().expect("KiB");
-        Usage { wall: wall.as_secs_f64(), cpu: self.cpu(), peak_mib: kib / 1024.0 }
+        let kib = status.lines().find_map(|text| text.strip_prefix(line)).expect("the line");
+        let kib: f64 = kib.trim().trim_end_matches(" kB").parse().expect("KiB");
+        kib / 1024.0
+    }
+
+    /// How many sockets it has.
+    pub fn sockets(&self) -> usize {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.0.id())).expect("Linux");
+        let is_socket = |link: &std::path::PathBuf| link.to_string_lossy().starts_with("socket:");
+        let links = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        links.filter(is_socket).count()
     }
 
     /// CPU seconds so far, of user and system.

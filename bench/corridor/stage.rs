@@ -56,16 +56,64 @@ pub struct Stage {
     _simulator: Process,
 }
 
+/// A consumer that runs.
+pub struct Running {
+    pub process: Process,
+    address: SocketAddr,
+}
+
+impl Running {
+    /// What these counters and gauges stand at; 0 for one that the binary does not have.
+    pub fn scrape<const N: usize>(&self, metrics: [&str; N]) -> [usize; N] {
+        scrape(self.address, metrics)
+    }
+}
+
 impl Stage {
+    /// With the pages of the plan in closed shards.
     pub fn new(plan: &Plan) -> Self {
-        let (simulator, stream) = simulator(plan);
+        let Plan { shards, pages, records, bytes, .. } = plan;
+        Self::with(&[
+            ("--shards", *shards),
+            ("--load-pages", *pages),
+            ("--load-records", *records),
+            ("--load-bytes", *bytes),
+        ])
+    }
+
+    /// With so many open shards that hold nothing.
+    pub fn idle(shards: usize) -> Self {
+        Self::with(&[("--shards", shards)])
+    }
+
+    fn with(flags: &[(&str, usize)]) -> Self {
+        let (simulator, stream) = simulator(flags);
         Self { stream, table: table(), _simulator: simulator }
     }
 
     /// Runs a consumer over the whole stream.
     pub fn run(&self, consumer: &Consumer, plan: &Plan) -> Usage {
-        let name = format!("bench-{:016x}", fastrand::u64(..));
         let started = Instant::now();
+        let running = self.start(consumer);
+        let expected = consumer.expected.unwrap_or(plan.total());
+        loop {
+            let [delivered, filtered] = running.scrape([
+                "streamgate_records_delivered_total",
+                "streamgate_records_filtered_total",
+            ]);
+            if delivered + filtered >= plan.total() {
+                assert_eq!(delivered + filtered, plan.total(), "nothing twice");
+                assert_eq!(delivered, expected, "what the handler is to get");
+                return running.process.usage(started.elapsed());
+            }
+            assert!(started.elapsed() < Duration::from_secs(300), "stuck at {delivered}");
+            thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    /// Starts a consumer that has no progress yet, and waits until it listens.
+    pub fn start(&self, consumer: &Consumer) -> Running {
+        let name = format!("bench-{:016x}", fastrand::u64(..));
         let mut child = Command::new(&consumer.binary)
             .arg("consumer")
             .env_clear()
@@ -93,33 +141,14 @@ impl Stage {
         thread::spawn(move || lines.for_each(drop));
         let address: SocketAddr =
             line["address"].as_str().and_then(|a| a.parse().ok()).expect("an address");
-        let expected = consumer.expected.unwrap_or(plan.total());
-        loop {
-            let [delivered, filtered] = scrape(
-                address,
-                ["streamgate_records_delivered_total", "streamgate_records_filtered_total"],
-            );
-            if delivered + filtered >= plan.total() {
-                assert_eq!(delivered + filtered, plan.total(), "nothing twice");
-                assert_eq!(delivered, expected, "what the handler is to get");
-                return process.usage(started.elapsed());
-            }
-            assert!(started.elapsed() < Duration::from_secs(300), "stuck at {delivered}");
-            thread::park_timeout(Duration::from_millis(50));
-        }
+        Running { process, address }
     }
 }
 
-fn simulator(plan: &Plan) -> (Process, SocketAddr) {
+fn simulator(flags: &[(&str, usize)]) -> (Process, SocketAddr) {
     let mut child = Command::new(BINARY)
         .args(["simulate", "--listen", "127.0.0.1:0", "--stream-arn", ARN])
-        .args(["--shards", &plan.shards.to_string(), "--load-pages", &plan.pages.to_string()])
-        .args([
-            "--load-records",
-            &plan.records.to_string(),
-            "--load-bytes",
-            &plan.bytes.to_string(),
-        ])
+        .args(flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.to_string()]))
         .stderr(Stdio::piped())
         .spawn()
         .expect("the simulator starts");

@@ -1,0 +1,248 @@
+//! What shards cost that bring nothing, and what they cost one that does.
+//!
+//! Owns the rows of idle shards: a consumer that is settled, looked at for a while, beside
+//! a poller that makes the same calls; and the delay of one shard's records among them.
+
+use super::floor::Connection;
+use super::poller::Poller;
+use super::stage::{Consumer, Running, Stage};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Calls of a shard until its wait has grown to the longest: 200, 400, 800 ms, a second.
+const SETTLED: usize = 6;
+/// A record of the busy shard comes this often.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// How much of it is measured.
+pub struct Idle {
+    /// Open shards of a stream, one after the other.
+    pub open: Vec<usize>,
+    /// How long a settled consumer is looked at.
+    pub window: Duration,
+    /// `POLL_INTERVAL_MAX`.
+    pub interval: Duration,
+    /// Of another binary, too.
+    pub against: Option<String>,
+}
+
+impl Idle {
+    fn consumer(&self, handler: &str) -> Consumer {
+        let interval = format!("{}ms", self.interval.as_millis());
+        Consumer::new(handler).set("POLL_INTERVAL_MAX", &interval)
+    }
+
+    /// Memory, connections, CPU and calls of consumers that have nothing to do.
+    pub fn measure(&self) {
+        println!(
+            "idle shards for {:?}, POLL_INTERVAL_MAX={:?}, HANDLER=discard",
+            self.window, self.interval
+        );
+        println!(
+            "{:<26} {:>8} {:>8} {:>8} {:>7} {:>12} {:>10} {:>8} {:>9}",
+            "",
+            "RSS MiB",
+            "peak",
+            "sockets",
+            "CPU %",
+            "GetRecords/h",
+            "us a call",
+            "over",
+            "writes/h"
+        );
+        for &shards in &self.open {
+            let stage = Stage::idle(shards);
+            let mut poller = Poller::start(stage.stream, self.interval);
+            thread::sleep(self.interval * 2);
+            let ((from, before), began) = (poller.account(), Instant::now());
+            thread::sleep(self.window);
+            let (to, after) = poller.account();
+            let wall = began.elapsed().as_secs_f64();
+            let (calls, cpu) = ((to - from) as f64, after - before);
+            let floor = cpu / calls;
+            drop(poller);
+            println!(
+                "{:<26} {:>8} {:>8} {:>8} {:>7.2} {:>12.0} {:>10.1}",
+                format!("floor, {shards}"),
+                "",
+                "",
+                "",
+                cpu / wall * 100.0,
+                calls / wall * 3600.0,
+                floor * 1e6
+            );
+            if let Some(binary) = &self.against {
+                let theirs = self.consumer("discard").of(binary);
+                self.row(&format!("the other binary, {shards}"), &stage, &theirs, shards, floor);
+            }
+            self.row(
+                &format!("consumer, {shards}"),
+                &stage,
+                &self.consumer("discard"),
+                shards,
+                floor,
+            );
+        }
+        println!();
+    }
+
+    fn row(&self, what: &str, stage: &Stage, consumer: &Consumer, shards: usize, floor: f64) {
+        let running = stage.start(consumer);
+        settle(&running, shards);
+        let account = || {
+            let [calls, writes] =
+                running.scrape([GET_RECORDS, "streamgate_table_write_units_total"]);
+            (calls as f64, writes as f64, running.process.cpu())
+        };
+        let ((calls, writes, cpu), began) = (account(), Instant::now());
+        thread::sleep(self.window);
+        let (calls_now, writes_now, cpu_now) = account();
+        let wall = began.elapsed().as_secs_f64();
+        let (calls, writes, cpu) = (calls_now - calls, writes_now - writes, cpu_now - cpu);
+        println!(
+            "{what:<26} {:>8.1} {:>8.1} {:>8} {:>7.2} {:>12.0} {:>10.1} {:>8.2} {:>9.0}",
+            running.process.mib("VmRSS:"),
+            running.process.mib("VmHWM:"),
+            running.process.sockets(),
+            cpu / wall * 100.0,
+            calls / wall * 3600.0,
+            cpu / calls * 1e6,
+            cpu / calls / floor,
+            writes / wall * 3600.0,
+        );
+    }
+
+    /// The delay from the write of a record to the handler, of one shard that has some all
+    /// the time.
+    pub fn measure_hot(&self) {
+        println!("one shard with a record every {EVERY:?}, the others idle, for {:?}", self.window);
+        println!("{:<26} {:>8} {:>8} {:>8} {:>8}", "", "records", "p50 ms", "p99 ms", "most ms");
+        for &shards in [1].iter().chain(&self.open) {
+            if let Some(binary) = &self.against {
+                let what = format!("the other binary, {shards}");
+                self.hot_row(&what, shards, |consumer| consumer.of(binary));
+            }
+            self.hot_row(&format!("consumer, {shards}"), shards, |consumer| consumer);
+        }
+        println!();
+    }
+
+    fn hot_row(&self, what: &str, shards: usize, of: impl Fn(Consumer) -> Consumer) {
+        let stage = Stage::idle(shards);
+        let handler = Arrivals::listen();
+        let running = stage.start(&of(self.consumer(&format!("http://{}/", handler.address))));
+        settle(&running, shards);
+        let mut stream = Connection::open(stage.stream).expect("the simulator listens");
+        let mut put = || {
+            let now = since_epoch().as_micros();
+            let change = format!(
+                r#"{{"kind":"MODIFY","keys":{{"PK":{{"S":"hot"}},"SK":{{"S":"1"}}}},"new_image":{{"PK":{{"S":"hot"}},"SK":{{"S":"1"}},"sent":{{"N":"{now}"}}}}}}"#
+            );
+            stream.post("/_simulator/put", "", &change).expect("put");
+        };
+        // The first one finds an idle shard.
+        put();
+        handler.all(1);
+        let (began, mut sent) = (Instant::now(), 1);
+        while began.elapsed() < self.window {
+            put();
+            thread::sleep((EVERY * sent).saturating_sub(began.elapsed()));
+            sent += 1;
+        }
+        let mut delays = handler.all(sent as usize).split_off(1);
+        delays.sort();
+        let at = |share: usize| delays[(delays.len() - 1) * share / 100].as_secs_f64() * 1e3;
+        println!("{what:<26} {sent:>8} {:>8.1} {:>8.1} {:>8.1}", at(50), at(99), at(100));
+    }
+}
+
+const GET_RECORDS: &str = r#"streamgate_aws_requests_total{operation="GetRecords",outcome="ok"}"#;
+
+/// Waits until every shard is read and its polls have found their pace.
+fn settle(running: &Running, shards: usize) {
+    let started = Instant::now();
+    loop {
+        let [reading, calls] =
+            running.scrape([r#"streamgate_shards{state="reading"}"#, GET_RECORDS]);
+        if reading == shards && calls >= SETTLED * shards {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(300), "{reading} read, {calls} calls");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
+}
+
+/// A handler that notes how late each record comes.
+struct Arrivals {
+    address: SocketAddr,
+    delays: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Arrivals {
+    fn listen() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let delays = Arc::<Mutex<Vec<Duration>>>::default();
+        let noted = Arc::clone(&delays);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, noted) = (stream.expect("a connection"), Arc::clone(&noted));
+                // It ends with its connection.
+                thread::spawn(move || note(stream, &noted));
+            }
+        });
+        Self { address, delays }
+    }
+
+    /// The delays of so many records, once all of them are there.
+    fn all(&self, count: usize) -> Vec<Duration> {
+        let started = Instant::now();
+        loop {
+            let delays = self.delays.lock().expect("no panic while held").clone();
+            if delays.len() >= count {
+                assert_eq!(delays.len(), count, "nothing twice");
+                return delays;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{} of {count}", delays.len());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn note(mut stream: TcpStream, delays: &Mutex<Vec<Duration>>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let line = line.trim().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let now = since_epoch();
+        let member = br#""sent":{"N":""#;
+        for at in memchr::memmem::find_iter(&body, member) {
+            let digits = body[at + member.len()..].split(|byte| *byte == b'"').next();
+            let digits = std::str::from_utf8(digits.expect("a first part")).expect("digits");
+            let sent = Duration::from_micros(digits.parse().expect("a number"));
+            delays.lock().expect("no panic while held").push(now.saturating_sub(sent));
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+    }
+}
