@@ -2,7 +2,8 @@
 //!
 //! Owns the decision; pure. At once while behind; at the tip the wait grows from the
 //! shortest to the longest interval, jittered, and shrinks back when records come. Also
-//! which shards are hot: where calls have to wait for each other, theirs go first.
+//! which shards are hot: where calls have to wait for each other, theirs go first, and they
+//! are polled when they are due, while the polls of others are gathered.
 
 use std::time::Duration;
 
@@ -46,6 +47,12 @@ const BEHIND: Duration = Duration::from_secs(3);
 /// not in a spin.
 const CLOSED_EMPTY: Duration = Duration::from_millis(20);
 
+/// Idle shards are polled together, so many times in their longest wait: a process that
+/// wakes up for each of a thousand polls spends more on waking than on polling.
+const STEPS: u32 = 20;
+/// Steps are no longer than this, or a busy stream's calls would come in heaps.
+const LONGEST_STEP: Duration = Duration::from_millis(50);
+
 /// So many empty pages after one with records make a shard idle: a busy one has some.
 const HOT_EMPTY: u32 = 3;
 
@@ -88,6 +95,17 @@ impl Polling {
             self.heat = Heat::Idle;
         }
         self.jittered(grown.min(self.intervals.max), random)
+    }
+
+    /// How much later than at `due` to poll, with others: `due` is told from a moment that is
+    /// the same for all shards of the process. Hot ones do not wait for others.
+    pub fn in_step(&self, due: Duration) -> Duration {
+        let step = (self.intervals.max / STEPS).min(LONGEST_STEP).as_nanos();
+        if self.heat == Heat::Hot || step == 0 {
+            return Duration::ZERO;
+        }
+        let late = due.as_nanos() % step;
+        Duration::from_nanos(if late == 0 { 0 } else { (step - late) as u64 })
     }
 
     /// Takes off up to a tenth: enough to keep a thousand shards from polling in step,
@@ -143,6 +161,20 @@ mod tests {
         for polled in behind {
             assert_eq!(polling.wait(polled, 0.5), Duration::ZERO, "{polled:?}");
         }
+    }
+
+    #[test]
+    fn idle_shards_are_polled_together_and_hot_ones_when_they_are_due() {
+        let mut polling = Polling::new(INTERVALS);
+        let millis = Duration::from_millis;
+        let at = |polling: &Polling, due| due + polling.in_step(due);
+        assert_eq!(at(&polling, millis(101)), millis(150));
+        assert_eq!(at(&polling, millis(150)), millis(150));
+        polling.wait(Polled { records: 1, ..EMPTY }, 0.0);
+        assert_eq!(at(&polling, millis(101)), millis(101));
+        // Where waits are short, so are the steps.
+        let quick = PollIntervals { min: millis(10), max: millis(10) };
+        assert_eq!(Polling::new(quick).in_step(Duration::from_nanos(1)).as_micros(), 499);
     }
 
     proptest! {

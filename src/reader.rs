@@ -49,6 +49,8 @@ pub struct ReaderContext {
     pub budget: Budget,
     /// The pace at the tip.
     pub intervals: PollIntervals,
+    /// From when on the steps are counted in which idle shards are polled.
+    pub began: Instant,
     /// Where reads are counted.
     pub metrics: Arc<Metrics>,
     /// Where trouble is shown.
@@ -240,7 +242,8 @@ impl Reader {
         self.pulse.beat(page.records.len(), page.bytes, age);
         let polled =
             Polled { records: page.records.len(), bytes: page.bytes, age, closed: self.closed };
-        self.next_poll = Instant::now() + self.polling.wait(polled, fastrand::f64());
+        let due = Instant::now() + self.polling.wait(polled, fastrand::f64());
+        self.next_poll = due + self.polling.in_step(due - self.context.began);
         let mut gap = self.gap.take();
         if let Some(gap) = &mut gap {
             gap.resumed_at = page.records.first().map(Record::sequence_number);

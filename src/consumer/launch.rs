@@ -16,6 +16,7 @@ use crate::source::{ShardId, SourceError};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// One shard's lane that falls behind the others may hold this part of the byte budget,
@@ -47,6 +48,7 @@ impl<'a> Launch<'a> {
                 consumer.metrics.buffered_bytes.clone(),
             ),
             intervals: settings.poll_intervals,
+            began: Instant::now(),
             metrics: Arc::clone(&consumer.metrics),
             board: Arc::clone(&consumer.board),
             refused,
