@@ -35,7 +35,7 @@ use futures_util::stream::FuturesUnordered;
 use held::Held;
 pub(super) use held::{Given, Granted, Slots};
 use obeying::concerns;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -77,8 +77,14 @@ pub(super) struct Shards<'a> {
     living: BTreeSet<WorkerId>,
     balance_at: Instant,
     sampled: Instant,
-    /// Shards that have ended here, which are still shown.
-    ended: VecDeque<(Instant, ShardId)>,
+    /// Shards that were held: at their end, which are still shown, or given away or lost.
+    left: BTreeMap<ShardId, Left>,
+}
+
+/// A lease that was held. What was read of it before it left may be told later.
+struct Left {
+    counter: u64,
+    since: Instant,
 }
 
 impl<'a> Shards<'a> {
@@ -115,7 +121,7 @@ impl<'a> Shards<'a> {
             living: BTreeSet::new(),
             balance_at: now,
             sampled: now,
-            ended: VecDeque::new(),
+            left: BTreeMap::new(),
         }
     }
 
@@ -175,7 +181,8 @@ impl<'a> Shards<'a> {
     fn hold(&mut self, granted: Granted) {
         let Granted { item, .. } = &granted;
         let shard = item.shard.clone();
-        if item.position == Position::ShardEnd {
+        let has_left = self.left.get(&shard).is_some_and(|left| item.lease.counter <= left.counter);
+        if item.position == Position::ShardEnd || has_left {
             return;
         }
         if let Some(held) = self.held.get(&shard) {
@@ -208,6 +215,7 @@ impl<'a> Shards<'a> {
             pulse: Arc::clone(&pulse),
             meter,
         };
+        self.left.remove(&shard);
         self.held.insert(shard.clone(), held);
         match halted {
             true if self.draining => self.pass_on(shard),
@@ -230,14 +238,13 @@ impl<'a> Shards<'a> {
 
     fn shard_end(&mut self, shard: ShardId) {
         info!(%shard, "a shard is delivered to its end");
-        self.held.remove(&shard);
+        self.leave(&shard);
         self.say(false);
         self.consumer.board.shard(&shard, |status| {
             status.state = ShardState::Ended;
             status.owner = None;
             status.behind(None);
         });
-        self.ended.push_back((Instant::now(), shard.clone()));
         // A child that is known is enough: a sibling is found by the whole listing. In a
         // stream that is disabled there will be none.
         let known = self.family.end(&shard);
@@ -364,8 +371,16 @@ impl<'a> Shards<'a> {
         }
     }
 
+    /// A lease is not this worker's any more.
+    fn leave(&mut self, shard: &ShardId) {
+        if let Some(held) = self.held.remove(shard) {
+            let left = Left { counter: held.lease.counter, since: Instant::now() };
+            self.left.insert(shard.clone(), left);
+        }
+    }
+
     fn drop_shard(&mut self, shard: &ShardId) {
-        self.held.remove(shard);
+        self.leave(shard);
         self.consumer.board.forget(shard);
         self.say(true);
         if self.returned.remove(shard) {

@@ -99,12 +99,14 @@ impl Shards<'_> {
             held.meter.sample(held.pulse.bytes(), elapsed);
         }
         self.say(false);
-        while let Some((since, _)) = self.ended.front()
-            && since.elapsed() > REMEMBER
-        {
-            let (_, shard) = self.ended.pop_front().expect("there is one");
-            self.consumer.board.forget(&shard);
-        }
+        let board = &self.consumer.board;
+        self.left.retain(|shard, left| {
+            let is_recent = left.since.elapsed() <= REMEMBER;
+            if !is_recent {
+                board.forget(shard);
+            }
+            is_recent
+        });
     }
 
     /// Gives to others what they should have of what this worker holds.
