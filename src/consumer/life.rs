@@ -78,14 +78,18 @@ impl Life {
     /// The first beat. Nothing may be taken before it. What ends a life is done first: a
     /// role that lacks the permission is found now and not at the first clean stop. `may_pass`
     /// says of which errors there is hope; they are waited out.
+    ///
+    /// Every try has a name of its own. A first beat that was given up for lost may have
+    /// arrived: others count from then, this worker would count from the next try.
     pub async fn begin(
-        &self,
+        &mut self,
         may_pass: impl Fn(&ProgressError) -> bool,
     ) -> Result<(), ProgressError> {
         let mut failures = 0_u32;
         loop {
             let begun = async {
-                self.store.retire(&self.worker, None).await?;
+                // Of a beat that there never is: if it comes late, it removes nothing.
+                self.store.retire(&self.worker, Some(0)).await?;
                 self.beat_once().await
             };
             match begun.await {
@@ -96,11 +100,14 @@ impl Life {
                 Err(error) if may_pass(&error) => {
                     failures += 1;
                     self.failed(&error.to_string(), failures);
-                    // Only the first begins a life; if it arrived, it is removed again.
-                    self.lock().sign.beat = 0;
                 }
                 Err(error) => return Err(error),
             }
+            // Best effort: nobody waits for that name then.
+            let _ = tokio::time::timeout(FAREWELL, self.store.retire(&self.worker, None)).await;
+            self.worker = new_worker_id();
+            let state = self.state.get_mut().expect("no panic while held");
+            (state.sign.worker, state.sign.beat) = (self.worker.clone(), 0);
             tokio::time::sleep(beat_interval(self.failover)).await;
         }
     }
@@ -130,8 +137,9 @@ impl Life {
     /// Beats for ever, and says that the life is lost when it is.
     pub async fn beat(&self) -> Infallible {
         tokio::select! {
-            never = self.show() => never,
+            biased;
             never = self.watch() => never,
+            never = self.show() => never,
         }
     }
 
