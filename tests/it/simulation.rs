@@ -9,17 +9,23 @@
 //! STREAMGATE_SEEDS=1000 cargo test --test it -- simulation::
 //! ```
 
+mod changes;
+mod ending;
 mod events;
 mod handler;
 mod judge;
+mod letters;
 mod line;
 mod link;
 mod machine;
+mod names;
 mod network;
 mod plan;
+mod rules;
 mod run;
 mod table;
 mod trace;
+mod turns;
 mod world;
 
 use plan::Plan;

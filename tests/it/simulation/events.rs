@@ -5,10 +5,10 @@
 
 use super::handler::Mood;
 use super::judge::{digits, order};
+use super::names::short;
 use super::network::Node;
 use super::plan::Event;
 use super::run::{Due, Run};
-use super::table::short;
 use std::time::Duration;
 use streamgate::progress::{Position, ShardProgress};
 use streamgate::simulator::{Fault, FaultRule, Operation, ShardState, Simulator};
@@ -18,6 +18,9 @@ use streamgate::source::ShardId;
 const MOST_OPEN: usize = 8;
 /// Each is looked for a minute and a half, one after the other where they follow each other.
 const MOST_VANISHED: usize = 2;
+
+/// Who stood still knows of it by then.
+pub const AWAKE: Duration = Duration::from_secs(1);
 
 impl Run {
     /// One of the plan's events.
@@ -135,6 +138,7 @@ impl Run {
                 let until = self.now + self.some_time();
                 self.note(&format!("w{worker} freezes until {:.3}", until.as_secs_f64()));
                 self.machines.get_mut(&worker).expect("chosen").freeze(until);
+                self.world.judge().turns.excuse(worker, until + AWAKE);
             }
             Event::StepClock => {
                 let most = if self.random.bool() { 3 * 86_400 } else { 60 };

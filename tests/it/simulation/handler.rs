@@ -1,13 +1,14 @@
 //! The handler of one worker: takes its time, fails now and then, and tells the judge.
 
 use super::judge::digits;
-use super::table::short;
+use super::names::short;
 use super::world::World;
 use async_trait::async_trait;
 use fastrand::Rng;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streamgate::deliver::{Batch, Handler, HandlerError, Response};
+use streamgate::source::ShardId;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// How handlers fare now.
@@ -58,14 +59,27 @@ impl Handler for Hands {
         let range = format!("{:?} to {:?}", numbers.first(), numbers.last());
         world.trace.note(format_args!("w{worker} handles of {at} {range}, attempt {attempt}"));
         let owner = world.table.owner(&batch.shard);
-        world.judge().begin(*worker, &batch.shard, &numbers, owner);
+        let round = world.judge().begin(*worker, &batch.shard, &numbers, owner, world.trace.now());
+        let _under_way = UnderWay { hands: self, shard: &batch.shard };
         let (takes, fails) = self.fate();
         tokio::time::sleep(takes).await;
         if fails {
             return Err(HandlerError::failed("told to fail"));
         }
         world.trace.note(format_args!("w{worker} took of {at} {range}"));
-        world.judge().taken(*worker, &numbers, world.table.owner(&batch.shard));
+        world.judge().taken(&numbers, round);
         Ok(Response::taken())
+    }
+}
+
+/// A batch that is through, or that nobody waits for any more, when this is dropped.
+struct UnderWay<'a> {
+    hands: &'a Hands,
+    shard: &'a ShardId,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.hands.world.judge().turns.end(self.hands.worker, self.shard);
     }
 }

@@ -2,10 +2,14 @@
 //! position moves past it.
 //!
 //! Owns the promises to a handler: nothing lost, in order per item, own records never, and
-//! nothing twice that was taken under the same lease. Knows nothing of how workers work.
+//! nothing twice while its lease is given away and never taken. Whose turn it is to hand over
+//! is [`Turns`]'. Knows nothing of how workers work.
 
-use super::table::{Snapshot, short};
+use super::names::short;
+use super::table::Snapshot;
+use super::turns::Turns;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use streamgate::progress::{Gap, Position};
 use streamgate::record::SequenceNumber;
 use streamgate::source::ShardId;
@@ -33,12 +37,13 @@ struct Entry {
     /// It was trimmed while the store knew of no record before it: nobody can know.
     is_excused: bool,
     taken: u32,
-    /// Under which leases: start and counter.
-    taken_under: Vec<(usize, u64)>,
+    /// In which rounds of its shard's lease, by the lease's owner.
+    rounds: BTreeSet<u64>,
 }
 
 #[derive(Default)]
 pub struct Judge {
+    pub turns: Turns,
     entries: BTreeMap<u128, Entry>,
     /// The numbers of each shard's records.
     shards: BTreeMap<ShardId, BTreeSet<u128>>,
@@ -108,7 +113,7 @@ impl Judge {
             is_trimmed: false,
             is_excused: false,
             taken: 0,
-            taken_under: Vec::new(),
+            rounds: BTreeSet::new(),
         };
         self.entries.insert(number, entry);
     }
@@ -140,16 +145,19 @@ impl Judge {
         }
     }
 
-    /// A batch is handed to the handler of the start `worker`, which `owner` says holds the
-    /// shard's lease.
+    /// A batch is handed to the handler of the start `worker`, while the start `owner` has the
+    /// shard's lease. Gives the round in which that is, if it is the worker's.
     pub fn begin(
         &mut self,
         worker: usize,
         shard: &ShardId,
         numbers: &[u128],
-        owner: Option<(usize, u64)>,
-    ) {
-        let mut faults = Vec::new();
+        owner: Option<usize>,
+        now: Duration,
+    ) -> Option<u64> {
+        let mut faults: Vec<String> =
+            self.turns.begin(worker, shard, owner, now).into_iter().collect();
+        let round = (owner == Some(worker)).then(|| self.turns.round(shard));
         if !numbers.is_sorted_by(|a, b| a < b) {
             faults.push("not in order".to_owned());
         }
@@ -167,8 +175,8 @@ impl Judge {
                 faults.push(format!("{number} is the consumer's own"));
                 continue;
             };
-            if owner.is_some_and(|owner| owner.0 == worker && entry.taken_under.contains(&owner)) {
-                faults.push(format!("{number} was taken under the same lease before"));
+            if round.is_some_and(|round| entry.rounds.contains(&round)) {
+                faults.push(format!("{number} was taken before, and nobody lost the lease"));
             }
             for before in &self.items[item][self.done[item]..nth.max(self.done[item])] {
                 let earlier = &self.entries[before];
@@ -183,16 +191,17 @@ impl Judge {
         self.faults.extend(
             faults.into_iter().map(|fault| format!("w{worker} was handed of {at}: {fault}")),
         );
+        round
     }
 
-    /// The handler took it.
-    pub fn taken(&mut self, worker: usize, numbers: &[u128], owner: Option<(usize, u64)>) {
+    /// The handler took what was handed over in `round`.
+    pub fn taken(&mut self, numbers: &[u128], round: Option<u64>) {
         for number in numbers {
             let Some(entry) = self.entries.get_mut(number) else { continue };
             let is_open = entry.taken == 0 && !entry.is_trimmed && !entry.is_optional;
             self.open -= usize::from(is_open && entry.item.is_some());
             entry.taken += 1;
-            entry.taken_under.extend(owner.filter(|owner| owner.0 == worker));
+            entry.rounds.extend(round);
             if let Some((item, _)) = entry.item {
                 self.advance(item);
             }
@@ -225,6 +234,27 @@ impl Judge {
         if !passed.is_empty() {
             let at = short(shard);
             self.faults.push(format!("the position of {at} is past {passed:?}, which nobody took"));
+        }
+    }
+
+    /// The lease of `shard` was given away at `position`: all that was delivered is behind it,
+    /// but for what overtook something on another lane.
+    pub fn given(&mut self, shard: &ShardId, position: &Position) {
+        let Some(from) = order(position).checked_add(1) else { return };
+        let round = self.turns.round(shard);
+        let numbers = self.shards.get(shard).into_iter().flat_map(|all| all.range(from..));
+        let mut is_first = true;
+        for number in numbers {
+            let entry = self.entries.get_mut(number).expect("listed");
+            if entry.item.is_none() || entry.is_trimmed {
+                continue;
+            }
+            let was_taken = entry.rounds.remove(&round);
+            if was_taken && std::mem::take(&mut is_first) {
+                let at = short(shard);
+                self.faults.push(format!("{at} was given away before {number}, which was taken"));
+            }
+            is_first = false;
         }
     }
 

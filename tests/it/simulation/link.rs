@@ -5,20 +5,17 @@
 //! real one's. Invariant: what a call does is done by the store alone, wholly or not at all; a
 //! call may be done more than once, and long after its caller has given up or died.
 
+use super::names::{key_name, position_name, short};
 use super::network::Node;
-use super::table::{key_name, position_name, short};
 use super::world::World;
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use std::sync::Arc;
 use std::time::Duration;
-use streamgate::progress::letters::Listed;
 use streamgate::progress::orders::{Orders, Request};
 use streamgate::progress::{
-    Checkpoint, Coordination, DeadLetter, DeadLetters, Heartbeat, Lease, LeaseKey, LetterId,
-    MemoryProgress, NewShard, Position, Progress, ProgressError, Selection, ShardProgress,
-    WorkerId,
+    Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, MemoryProgress, NewShard, Position,
+    Progress, ProgressError, Selection, ShardProgress, WorkerId,
 };
 use streamgate::source::ShardId;
 use tokio::sync::oneshot;
@@ -59,7 +56,7 @@ impl Link {
     }
 
     /// One call that is one call of the table too.
-    async fn call<T: Send + 'static>(
+    pub(super) async fn call<T: Send + 'static>(
         &self,
         what: impl Into<String>,
         under: Option<(LeaseKey, &Lease)>,
@@ -167,7 +164,7 @@ fn unavailable<T>(why: &str) -> Answer<T> {
 }
 
 /// What a store in memory answers at once.
-fn done<T>(call: impl Future<Output = T>) -> T {
+pub fn done<T>(call: impl Future<Output = T>) -> T {
     call.now_or_never().expect("memory does not wait")
 }
 
@@ -272,7 +269,7 @@ impl Progress for Link {
         worker: &WorkerId,
         new: Option<&NewShard>,
     ) -> Answer<Lease> {
-        let what = format!("take {}", key_name(key));
+        let what = format!("take {} for {}", key_name(key), self.world.table.name(worker));
         let (key, seen) = (key.clone(), seen.cloned());
         let (worker, new) = (worker.clone(), new.cloned());
         self.call(what, None, move |store| {
@@ -367,51 +364,4 @@ const BUCKETS: u8 = 3;
 
 fn bucket(shard: &ShardId) -> u8 {
     shard.as_str().bytes().last().unwrap_or_default() % BUCKETS
-}
-
-/// Nothing is given up here.
-#[async_trait]
-impl DeadLetters for Link {
-    async fn write_letter(
-        &self,
-        letter: &DeadLetter,
-        payload: Option<&Bytes>,
-        whole: bool,
-    ) -> Answer<()> {
-        let (letter, payload) = (letter.clone(), payload.cloned());
-        self.call("letter", None, move |store| {
-            done(store.write_letter(&letter, payload.as_ref(), whole))
-        })
-        .await
-    }
-
-    async fn write_part(&self, id: &LetterId, part: u64, bytes: &Bytes) -> Answer<()> {
-        let (id, bytes) = (id.clone(), bytes.clone());
-        self.call("letter", None, move |store| done(store.write_part(&id, part, &bytes))).await
-    }
-
-    async fn list_letters(&self, after: Option<&LetterId>) -> Answer<Vec<Listed>> {
-        let after = after.cloned();
-        self.call("letter", None, move |store| done(store.list_letters(after.as_ref()))).await
-    }
-
-    async fn read_part(&self, id: &LetterId, part: u64) -> Answer<Option<Bytes>> {
-        let id = id.clone();
-        self.call("letter", None, move |store| done(store.read_part(&id, part))).await
-    }
-
-    async fn remove_part(&self, id: &LetterId, part: u64) -> Answer<()> {
-        let id = id.clone();
-        self.call("letter", None, move |store| done(store.remove_part(&id, part))).await
-    }
-
-    async fn break_letter(&self, id: &LetterId) -> Answer<()> {
-        let id = id.clone();
-        self.call("letter", None, move |store| done(store.break_letter(&id))).await
-    }
-
-    async fn remove_letter(&self, id: &LetterId) -> Answer<()> {
-        let id = id.clone();
-        self.call("letter", None, move |store| done(store.remove_letter(&id))).await
-    }
 }

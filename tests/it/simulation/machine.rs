@@ -83,8 +83,9 @@ impl Machine {
         self.frozen_until = Some(until);
     }
 
-    pub fn thaw(&mut self) {
-        self.frozen_until = None;
+    /// It goes on, if it stood still.
+    pub fn thaw(&mut self) -> bool {
+        self.frozen_until.take().is_some()
     }
 
     /// Asks for a clean stop.

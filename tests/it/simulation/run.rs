@@ -3,34 +3,22 @@
 //! Owns the order of things and what must hold after each. Invariant: all that happens follows
 //! from the seed, so that a seed that fails fails again.
 
-use super::handler::Mood;
 use super::judge::Judge;
 use super::machine::{Machine, runtime};
-use super::network::{Network, Weather};
+use super::network::Network;
 use super::plan::Plan;
-use super::table::short;
 use super::trace::Trace;
 use super::world::{World, epoch};
 use crate::support::rig::arn;
 use fastrand::Rng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use streamgate::clock;
-use streamgate::progress::Position;
-use streamgate::simulator::{Change, Simulator};
-use streamgate::source::ShardId;
+use streamgate::simulator::Simulator;
 use tokio::runtime::Runtime;
 
-const SECOND: Duration = Duration::from_secs(1);
-/// After the trouble everything is well again by then: what is given up by time-outs, waited
-/// for by backoffs and found by the listings that come once a minute, one after the other.
-const CALM: Duration = Duration::from_secs(300);
-
-/// Steps of the time in which little is to go wrong; each costs every machine a turn.
-const CALM_TICK: Duration = Duration::from_millis(40);
-const QUIET_TICK: Duration = Duration::from_millis(200);
-
+pub const SECOND: Duration = Duration::from_secs(1);
 /// What a run has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -86,6 +74,7 @@ impl Run {
             Network::new(plan.seed, plan.weather, plan.apis),
             simulator,
             Judge::new(plan.items, plan.starts_at_tip()),
+            plan.settings.failover_time,
             runtime.handle().clone(),
         );
         world.set_mood(plan.mood);
@@ -126,7 +115,8 @@ impl Run {
         self.world.judge().check_gaps(&self.world.table.snapshot());
         self.fail_at_faults()?;
         let (deliveries, repeats) = self.world.judge().counts();
-        let (leases_passed_on, positions) = self.world.table.counts();
+        let leases_passed_on = self.world.table.moves().values().sum();
+        let positions = self.world.table.positions();
         Ok(Outcome {
             digest: self.world.trace.digest(),
             virtual_time: self.now,
@@ -136,80 +126,6 @@ impl Run {
             positions,
             starts: self.starts,
         })
-    }
-
-    /// Faults stop. Everything that was put is delivered, and every shard has an owner.
-    fn calm(&mut self) -> Result<(), String> {
-        self.note("the trouble is over");
-        self.world.network.set_weather(Weather { usual: 5, ..Weather::default() });
-        self.world.network.mend_all();
-        self.world.set_mood(Mood { takes: 20, ..Mood::default() });
-        self.world.simulator.faults().clear();
-        self.due.retain(|(_, due)| matches!(due, Due::Start));
-        for machine in self.machines.values_mut() {
-            machine.thaw();
-        }
-        self.change_every_shard();
-        let end = self.now + CALM;
-        while !self.is_well() {
-            self.tick(CALM_TICK)?;
-            if self.now > end {
-                return Err(self.what_is_wrong());
-            }
-        }
-        self.note("all is well");
-        Ok(())
-    }
-
-    /// Nothing happens: no lease passes on, and positions that only own records move are
-    /// hardly written.
-    fn quiet(&mut self) -> Result<(), String> {
-        // What was late in the storm arrives.
-        self.pass(45 * SECOND, QUIET_TICK)?;
-        let before = self.world.table.counts();
-        self.pass(self.plan.quiet, QUIET_TICK)?;
-        let after = self.world.table.counts();
-        if after.0 != before.0 {
-            return Err(format!("{} leases passed on while nothing happened", after.0 - before.0));
-        }
-        let shards = self.world.table.snapshot().shards.len() as u64;
-        let most = shards * (1 + self.plan.quiet.as_secs() / 300);
-        let written = after.1 - before.1;
-        if written > most {
-            return Err(format!("{written} positions were written while nothing happened"));
-        }
-        Ok(())
-    }
-
-    fn stop_all(&mut self) -> Result<(), String> {
-        self.note("all are asked to stop");
-        for machine in self.machines.values() {
-            machine.drain();
-        }
-        let end = self.now + self.plan.settings.shutdown_grace + 5 * SECOND;
-        while !self.machines.is_empty() {
-            self.tick(self.plan.tick)?;
-            if self.now > end {
-                return Err("a worker did not stop".to_owned());
-            }
-        }
-        let lease = self.world.table.snapshot().coordination.stream;
-        match lease.is_some_and(|lease| lease.owner.is_some()) {
-            false => Ok(()),
-            true => Err("the stream's lease was not given back".to_owned()),
-        }
-    }
-
-    /// Who starts after a clean stop gets nothing again.
-    fn look_again(&mut self) -> Result<(), String> {
-        let before = self.world.judge().counts().0;
-        self.start();
-        self.pass(20 * SECOND, CALM_TICK)?;
-        let again = self.world.judge().counts().0 - before;
-        if again > 0 {
-            return Err(format!("{again} records were delivered again after a clean stop"));
-        }
-        self.stop_all()
     }
 
     /// Lets a moment pass everywhere.
@@ -247,7 +163,7 @@ impl Run {
     }
 
     /// Some time passes, in longer steps.
-    fn pass(&mut self, time: Duration, tick: Duration) -> Result<(), String> {
+    pub fn pass(&mut self, time: Duration, tick: Duration) -> Result<(), String> {
         let end = self.now + time;
         while self.now < end {
             self.tick(tick)?;
@@ -290,53 +206,6 @@ impl Run {
                 self.with_stream(|_| self.world.put(item, &self.names[item]));
             }
         }
-    }
-
-    /// Changes an item in every open shard: who reads it delivers that.
-    fn change_every_shard(&mut self) {
-        let mut waiting: BTreeSet<ShardId> =
-            self.with_stream(Simulator::open_shards).into_iter().collect();
-        for probe in 0.. {
-            let name = format!("probe-{probe}");
-            let keys = Change::item(&name, 0).keys;
-            let shard = self.with_stream(|stream| stream.shard_of(&keys));
-            if shard.is_some_and(|shard| waiting.remove(&shard)) {
-                let item = self.world.judge().add_item();
-                self.with_stream(|_| self.world.put(item, &name));
-            }
-            if waiting.is_empty() {
-                return;
-            }
-        }
-    }
-
-    fn is_well(&self) -> bool {
-        let all_started = self.due.is_empty() && !self.machines.is_empty();
-        all_started && self.world.judge().is_through() && self.unowned().is_empty()
-    }
-
-    /// Shards that have records to come and no owner that lives.
-    fn unowned(&self) -> Vec<String> {
-        let table = self.world.table.snapshot();
-        let shards = self.with_stream(Simulator::shards);
-        let is_owned = |shard: &ShardId| {
-            let owner = self.world.table.owner(shard);
-            owner.is_some_and(|(worker, _)| self.machines.contains_key(&worker))
-        };
-        let is_ended = |shard: &ShardId| {
-            table.shards.get(shard).is_some_and(|item| item.position == Position::ShardEnd)
-        };
-        let unowned = shards.iter().filter(|shard| !is_ended(&shard.id) && !is_owned(&shard.id));
-        unowned.map(|shard| short(&shard.id).to_owned()).collect()
-    }
-
-    fn what_is_wrong(&self) -> String {
-        let (missing, unowned) = (self.world.judge().missing(), self.unowned());
-        let workers: Vec<&usize> = self.machines.keys().collect();
-        let shards = self.world.table.snapshot().shards;
-        format!(
-            "{CALM:?} after the trouble: not delivered {missing:?}, without an owner {unowned:?}, workers {workers:?}, table {shards:#?}"
-        )
     }
 
     fn fail_at_faults(&self) -> Result<(), String> {

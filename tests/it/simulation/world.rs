@@ -36,10 +36,11 @@ impl World {
         network: Network,
         simulator: Simulator,
         judge: Judge,
+        failover: Duration,
         handle: Handle,
     ) -> Self {
         let (judge, mood) = (Mutex::new(judge), Mutex::default());
-        Self { trace, network, table: Table::new(), simulator, handle, judge, mood }
+        Self { trace, network, table: Table::new(failover), simulator, handle, judge, mood }
     }
 
     pub fn judge(&self) -> MutexGuard<'_, Judge> {
