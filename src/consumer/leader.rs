@@ -137,6 +137,8 @@ impl<'a> Leader<'a> {
         view.worker(self.life.worker())?;
         match view.stream.as_ref().and_then(|lease| lease.owner.as_ref()) {
             None => Some(None),
+            // The answer to its take was lost.
+            Some(owner) if owner == self.life.worker() => Some(None),
             // A worker beats before it takes: one without a sign has taken its leave.
             Some(owner) => match view.worker(owner) {
                 None => Some(None),

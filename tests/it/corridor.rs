@@ -845,6 +845,38 @@ async fn a_dead_workers_shards_go_on_after_the_failover_time() {
     }
 }
 
+/// The store has it for the leader then, and it has to find that out.
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_take_of_the_stream_was_not_answered_leads_all_the_same() {
+    let simulator = simulator(1);
+    let store = MemoryProgress::new();
+    let handler: Arc<Recorder> = Arc::default();
+    let first = start(settings(), &simulator, store.view(), Arc::clone(&handler));
+    put_rounds(&simulator, 1, 0..1);
+    handler.until_distinct(1).await;
+    let view = Arc::new(store.view());
+    let second = start_with(
+        settings(),
+        Arc::new(simulator.clone()),
+        Arc::clone(&view) as Arc<dyn Progress>,
+        Arc::clone(&handler),
+    );
+    tokio::time::sleep(5 * SECOND).await;
+    let leader = async || store.coordination().await.unwrap().stream.unwrap().owner;
+    let before = leader().await;
+    first.kill().await;
+    tokio::time::sleep(6 * SECOND).await;
+    view.set_fault(MemoryFault::AnswersLost);
+    while leader().await == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    view.set_fault(MemoryFault::None);
+    put_rounds(&simulator, 1, 1..2);
+    handler.until_distinct(2).await;
+    assert_eq!(second.metrics.leads.get(), 1);
+    second.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn signs_of_life_of_killed_workers_are_cleared_away() {
     let simulator = simulator(1);
