@@ -83,10 +83,9 @@ impl Run {
                 return Err("a worker did not stop".to_owned());
             }
         }
-        let lease = self.world.table.snapshot().coordination.stream;
-        match lease.is_some_and(|lease| lease.owner.is_some()) {
-            false => Ok(()),
-            true => Err("the stream's lease was not given back".to_owned()),
+        match &self.world.table.snapshot().coordination.workers[..] {
+            [] => Ok(()),
+            left => Err(format!("signs of life were left behind: {left:?}")),
         }
     }
 

@@ -153,6 +153,9 @@ impl Rules {
                 *self.moves.entry(key.clone()).or_default() += 1;
                 must(counter(new) == counter(old) + 1, says)?;
                 let owner = old.and_then(|old| old.owner.as_ref()).filter(|_| !is_given);
+                // The stream's may be taken by its own leader, who does not know that it leads.
+                let owner =
+                    owner.filter(|owner| new.is_none_or(|new| new.owner.as_ref() != Some(*owner)));
                 let lives = owner.filter(|owner| {
                     let is_there = |member: &Member| member.sign.worker == **owner;
                     now.coordination.workers.iter().any(is_there) && !self.gone.contains(*owner)
