@@ -41,6 +41,10 @@ const SETTLE_WAIT: Duration = Duration::from_secs(1);
 /// this long they are adopted.
 const CHILD_GRACE: Duration = Duration::from_secs(20);
 
+/// A replica of the api gives what it read for a tenth of a second: who began to beat through
+/// another one may be missing in what was read before the items.
+const SHARED_READ: Duration = Duration::from_millis(150);
+
 /// The adoptions of one time as leader.
 pub(super) struct Adoption<'a> {
     consumer: &'a Consumer,
@@ -99,7 +103,7 @@ impl<'a> Adoption<'a> {
     ) -> Result<Option<Duration>, ProgressError> {
         let progress = &self.consumer.progress;
         let items = progress.load(Selection::All).await?;
-        let seen = progress.coordination().await?;
+        let mut seen = progress.coordination().await?;
         // All actions on the table have worked now.
         self.consumer.store_proved.store(true, Ordering::Relaxed);
         if seen.stream.as_ref() != Some(self.lease) {
@@ -110,6 +114,10 @@ impl<'a> Adoption<'a> {
                 lineage.keep(&item.shard, item.parent.as_ref(), &item.position);
             }
         });
+        if items.iter().any(|item| item.lease.owner.is_some() && self.is_orphan(item, &seen)) {
+            tokio::time::sleep(SHARED_READ).await;
+            seen = progress.coordination().await?;
+        }
         if let Some(reset) = &seen.orders.reset {
             return self.begin_anew(reset, &items, &seen).await.map(Some);
         }
@@ -292,7 +300,11 @@ impl<'a> Adoption<'a> {
                 Err(ProgressError::LeaseLost { owner }) => {
                     debug!(?owner, "a shard has been taken meanwhile");
                 }
-                Err(error) => result = Err(error),
+                // It may have arrived, and its answer was lost.
+                Err(error) => {
+                    result = Err(error);
+                    untold.insert(to);
+                }
             }
         }
         drop(takes);
