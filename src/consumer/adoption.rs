@@ -12,7 +12,7 @@ use super::life::Life;
 use super::lookout::View;
 use super::shards::{Given, Granted};
 use crate::clock;
-use crate::lineage::{Lineage, Seed, StartingPosition};
+use crate::lineage::{Seed, StartingPosition};
 use crate::planner::{self, Share};
 use crate::progress::orders::{Move, Order, Request, Reset, SeekTo};
 use crate::progress::{
@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// Leases taken at the same time.
 const TAKES_AT_ONCE: usize = 16;
@@ -103,12 +103,9 @@ impl<'a> Adoption<'a> {
     ) -> Result<Option<Duration>, ProgressError> {
         let progress = &self.consumer.progress;
         let items = progress.load(Selection::All).await?;
-        let mut seen = progress.coordination().await?;
+        let mut seen = self.look().await?;
         // All actions on the table have worked now.
         self.consumer.store_proved.store(true, Ordering::Relaxed);
-        if seen.stream.as_ref() != Some(self.lease) {
-            return Err(ProgressError::LeaseLost { owner: seen.stream.and_then(|l| l.owner) });
-        }
         self.family.with(|lineage| {
             for item in &items {
                 lineage.keep(&item.shard, item.parent.as_ref(), &item.position);
@@ -116,10 +113,14 @@ impl<'a> Adoption<'a> {
         });
         if items.iter().any(|item| item.lease.owner.is_some() && self.is_orphan(item, &seen)) {
             tokio::time::sleep(SHARED_READ).await;
-            seen = progress.coordination().await?;
+            seen = self.look().await?;
         }
         if let Some(reset) = &seen.orders.reset {
             return self.begin_anew(reset, &items, &seen).await.map(Some);
+        }
+        // This worker would give back what it gets while it does not know.
+        if view.orders.reset.is_some() {
+            return Ok(Some(RESET_WAIT));
         }
         self.settle(&seen, &items).await?;
         let seeds = if listed { self.seeds(&seen, &items) } else { Vec::new() };
@@ -141,6 +142,21 @@ impl<'a> Adoption<'a> {
         }
         let settling = (!seen.orders.moves.is_empty()).then_some(SETTLE_WAIT);
         Ok(settling.or((!self.expected.is_empty()).then_some(CHILD_GRACE)))
+    }
+
+    /// The workers now, seen while this one leads. What replicas of the api share may be from
+    /// before it did.
+    async fn look(&self) -> Result<Coordination, ProgressError> {
+        loop {
+            let seen = self.consumer.progress.coordination().await?;
+            match &seen.stream {
+                Some(lease) if lease == self.lease => return Ok(seen),
+                Some(lease) if lease.counter >= self.lease.counter => {
+                    return Err(ProgressError::LeaseLost { owner: lease.owner.clone() });
+                }
+                _ => tokio::time::sleep(SHARED_READ).await,
+            }
+        }
     }
 
     /// The starting position: the setting's, or where an operator has sent the stream since.
@@ -169,6 +185,15 @@ impl<'a> Adoption<'a> {
             return Ok(RESET_WAIT);
         }
         let (consumer, me) = (self.consumer, self.life.worker());
+        // As of now: to begin at the tip with a shard that has children by now would be to
+        // begin before it.
+        let listing = match consumer.source.describe().await {
+            Ok(listing) => listing,
+            Err(error) => {
+                warn!(%error, "the stream could not be listed to begin anew, trying again");
+                return Ok(SETTLE_WAIT);
+            }
+        };
         let removals: Vec<_> = items
             .iter()
             .map(|item| async move {
@@ -182,7 +207,10 @@ impl<'a> Adoption<'a> {
             removed?;
         }
         drop(removals);
-        self.family.with(Lineage::begin_anew);
+        self.family.with(|lineage| {
+            lineage.begin_anew();
+            lineage.list(&listing);
+        });
         consumer.progress.unseed(self.lease).await?;
         self.say(Order::Reset(reset.id)).await?;
         info!(by = reset.asked.by, to = %reset.to, shards = items.len(), "the stream begins anew, as was asked");

@@ -50,6 +50,9 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_s
 /// Tries with credentials that are missing or not accepted, about three seconds.
 const CREDENTIAL_TRIES: u32 = 5;
 
+/// A listing older than this may show shards that are long gone, or miss children.
+const LISTING_LIFE: Duration = Duration::from_secs(10);
+
 /// One worker of a stream.
 pub struct Consumer {
     settings: ConsumerSettings,
@@ -99,6 +102,7 @@ impl Consumer {
     /// # Errors
     /// [`ConsumerError`] for what only a person can mend.
     pub async fn run(self, drain: CancellationToken) -> Result<(), ConsumerError> {
+        let asked = Instant::now();
         let mut life = self.new_life();
         let may_pass = |error: &ProgressError| self.store_may_come_back(error);
         let ready = async {
@@ -118,7 +122,8 @@ impl Consumer {
         let partition_key = self.settings.own_records_key.clone().or(listing.partition_key.clone());
         let mut listing = Some(listing);
         loop {
-            let ended = self.live(&life, listing.take(), partition_key.clone(), &drain).await;
+            let fresh = listing.take().filter(|_| asked.elapsed() < LISTING_LIFE);
+            let ended = self.live(&life, fresh, partition_key.clone(), &drain).await;
             life.end().await;
             if let Ended::Drained = ended? {
                 return Ok(());

@@ -703,7 +703,7 @@ async fn a_pause_stops_a_shard_or_all_until_they_are_resumed() {
     until_held(&[&first, &second], &[2, 2]).await;
     let paused: ShardId = handler.got()[0].shard.as_str().into();
     ask(&store, Order::Pause(Some(paused.clone()))).await;
-    tokio::time::sleep(2 * SECOND).await;
+    tokio::time::sleep(4 * SECOND).await;
     put_rounds(&simulator, 20, 1..2);
     tokio::time::sleep(10 * SECOND).await;
     let of = |shard: &ShardId, n| {
@@ -715,7 +715,7 @@ async fn a_pause_stops_a_shard_or_all_until_they_are_resumed() {
     // Its owner leaves: it is paused with the next as well.
     first.stop().await;
     ask(&store, Order::Pause(None)).await;
-    tokio::time::sleep(2 * SECOND).await;
+    tokio::time::sleep(4 * SECOND).await;
     put_rounds(&simulator, 20, 2..3);
     tokio::time::sleep(10 * SECOND).await;
     assert_eq!(handler.got().iter().filter(|got| got.n == Some(2)).count(), 0);
@@ -767,7 +767,7 @@ async fn a_seek_of_a_shard_moves_it_back_to_a_time_or_to_its_tip() {
     handler.until(|got| got.len() == 6).await;
     // Far behind, it is sent to the tip.
     ask(&store, Order::Pause(Some(shard.clone()))).await;
-    tokio::time::sleep(2 * SECOND).await;
+    tokio::time::sleep(4 * SECOND).await;
     put_rounds(&simulator, 1, 3..5);
     // Times of records are kept to the second.
     tokio::time::sleep(3 * SECOND).await;

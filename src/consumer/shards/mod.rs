@@ -373,7 +373,10 @@ impl<'a> Shards<'a> {
 
     /// A lease is not this worker's any more.
     fn leave(&mut self, shard: &ShardId) {
-        if let Some(held) = self.held.remove(shard) {
+        let resets = self.views.borrow().orders.reset.is_some();
+        if let Some(held) = self.held.remove(shard)
+            && !resets
+        {
             let left = Left { counter: held.lease.counter, since: Instant::now() };
             self.left.insert(shard.clone(), left);
         }

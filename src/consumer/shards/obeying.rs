@@ -31,6 +31,10 @@ pub(super) fn concerns(orders: &Orders, shard: &ShardId, done: u64) -> bool {
 impl Shards<'_> {
     /// Stops the loops of shards that are concerned, and sees to those that stand still.
     pub(super) fn obey(&mut self, view: &View) {
+        // Items are made anew, and their leases counted from one again.
+        if view.orders.reset.is_some() {
+            self.left.clear();
+        }
         let mut still = Vec::new();
         for (shard, held) in self.held.iter().filter(|(_, held)| !held.stopped) {
             if held.halted {
