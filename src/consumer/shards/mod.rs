@@ -15,6 +15,7 @@
 mod errand;
 mod held;
 mod obeying;
+mod outcome;
 mod sharing;
 
 use super::Consumer;
@@ -24,7 +25,7 @@ use super::life::{Life, beat_interval};
 use super::lookout::View;
 use super::shard::{Stop, StopReason};
 use crate::planner::{self, Meter};
-use crate::progress::{Position, ShardProgress, WorkerId};
+use crate::progress::{Position, WorkerId};
 use crate::reader::Pulse;
 use crate::source::ShardId;
 use crate::telemetry::metrics::ShardState;
@@ -37,15 +38,11 @@ pub(super) use held::{Given, Granted, Slots};
 use obeying::concerns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
-
-/// What is handed over to one worker within this time costs one announcement.
-const TELL: Duration = Duration::from_millis(50);
 
 /// The shards of one life.
 pub(super) struct Shards<'a> {
@@ -300,75 +297,6 @@ impl<'a> Shards<'a> {
             held.stopped = true;
         }
         self.errands.push(errand);
-    }
-
-    fn done(&mut self, done: Done) {
-        match done {
-            Done::Loaded { items, announced } => {
-                self.loading = false;
-                self.noted = announced;
-                if std::mem::take(&mut self.load_again) {
-                    self.load_leases();
-                }
-                for item in items {
-                    self.take_back(item);
-                }
-                self.say(true);
-            }
-            Done::Moved { shard, item: Some(item), from_latest } => {
-                self.held.remove(&shard);
-                self.hold(Granted { item, from_latest });
-            }
-            Done::Moved { shard, item: None, .. } => {
-                self.consumer.metrics.leases_lost.inc();
-                self.drop_shard(&shard);
-            }
-            Done::Read { shard, item } => {
-                self.held.remove(&shard);
-                self.consumer.board.forget(&shard);
-                if let Some(item) = item {
-                    self.take_back(item);
-                }
-            }
-            Done::HandedOver { shard, to } => {
-                match to {
-                    Some(to) => {
-                        self.consumer.metrics.leases_handed_over.inc();
-                        info!(%shard, %to, "a shard was handed over");
-                        if self.untold.is_empty() {
-                            self.tell_at = Instant::now() + TELL;
-                        }
-                        self.untold.insert(to);
-                    }
-                    None => self.consumer.metrics.leases_lost.inc(),
-                }
-                self.drop_shard(&shard);
-            }
-            Done::Released { shard } => self.drop_shard(&shard),
-            Done::Children { parent, taken, found } => {
-                if !found {
-                    debug!(%parent, "its children were not seen, the whole listing is looked at");
-                    self.family.want_listing();
-                }
-                for granted in taken {
-                    self.family.with_leader(|lineage| {
-                        let ShardProgress { shard, parent, position, .. } = &granted.item;
-                        lineage.keep(shard, parent.as_ref(), position);
-                    });
-                    self.hold(granted);
-                }
-                self.say(false);
-            }
-            Done::Told => {}
-        }
-    }
-
-    /// An item as it was read: it is this worker's, unless that has changed.
-    fn take_back(&mut self, item: ShardProgress) {
-        if item.lease.owner.as_ref() == Some(self.life.worker()) {
-            self.hold(Granted { item, from_latest: false });
-            // What comes while everything goes is handed on at once: its loop stops first.
-        }
     }
 
     /// A lease is not this worker's any more.

@@ -18,6 +18,9 @@ use tracing::info;
 /// Loads are compared this often while nobody comes or goes.
 const BALANCE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What is handed over to one worker within this time costs one announcement.
+pub(super) const TELL: Duration = Duration::from_millis(50);
+
 impl Shards<'_> {
     /// Says what this worker has: soon where others wait for it.
     pub(super) fn say(&mut self, urgent: bool) {
