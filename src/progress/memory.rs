@@ -4,6 +4,7 @@
 //! table. Several workers share one store through [`MemoryProgress::view`], and each
 //! view can be cut off by itself. Invariant: a call happens wholly or not at all.
 
+use super::counts::{MemoryReads, MemoryWrites};
 use super::fencing::{self, Verdict};
 use super::letters::LettersInMemory;
 use super::orders::{Orders, Request};
@@ -29,52 +30,6 @@ pub enum MemoryFault {
     AnswersLost,
 }
 
-/// How many writes of each kind were asked for. Refused ones count too: the table
-/// charges for them. Those that never reached the store do not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryWrites {
-    /// [`Progress::heartbeat`]
-    pub heartbeats: u64,
-    /// [`Progress::retire`]
-    pub retirements: u64,
-    /// [`Progress::announce`]
-    pub announcements: u64,
-    /// [`Progress::take`]
-    pub takes: u64,
-    /// [`Progress::hand_over`]
-    pub hand_overs: u64,
-    /// [`Progress::release`]
-    pub releases: u64,
-    /// [`Progress::seeded`]
-    pub seeds: u64,
-    /// [`Progress::order`]
-    pub orders: u64,
-    /// [`Progress::seek`] and [`Progress::unseed`]
-    pub seeks: u64,
-    /// [`Progress::checkpoint`], each position by itself.
-    pub checkpoints: u64,
-    /// [`Progress::forget`]
-    pub forgets: u64,
-    /// Those of [`super::DeadLetters`].
-    pub letters: u64,
-}
-
-impl MemoryWrites {
-    /// All writes but the heartbeats, which an idle system is allowed.
-    pub fn besides_heartbeats(&self) -> u64 {
-        let leases = self.takes + self.hand_overs + self.releases;
-        leases
-            + self.retirements
-            + self.announcements
-            + self.orders
-            + self.seeks
-            + self.seeds
-            + self.checkpoints
-            + self.forgets
-            + self.letters
-    }
-}
-
 /// One worker's view of a store in memory.
 #[derive(Debug, Default)]
 pub struct MemoryProgress {
@@ -98,6 +53,7 @@ pub(super) struct Store {
 struct View {
     fault: MemoryFault,
     writes: MemoryWrites,
+    reads: MemoryReads,
 }
 
 impl MemoryProgress {
@@ -119,6 +75,15 @@ impl MemoryProgress {
     /// The writes asked for through this view since it was made.
     pub fn writes(&self) -> MemoryWrites {
         lock(&self.view).writes
+    }
+
+    /// The reads answered through this view since it was made.
+    pub fn reads(&self) -> MemoryReads {
+        lock(&self.view).reads
+    }
+
+    fn count(&self, count: impl FnOnce(&mut MemoryReads)) {
+        count(&mut lock(&self.view).reads);
     }
 
     pub(super) fn read<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, ProgressError> {
@@ -352,12 +317,14 @@ impl Progress for MemoryProgress {
     }
 
     async fn coordination(&self) -> Result<Coordination, ProgressError> {
-        self.read(|store| Coordination {
+        let seen = self.read(|store| Coordination {
             stream: store.stream.clone(),
             seeded: store.seeded.clone(),
             workers: store.workers.values().cloned().collect(),
             orders: store.orders.clone(),
-        })
+        })?;
+        self.count(|reads| reads.coordinations += 1);
+        Ok(seen)
     }
 
     async fn load(&self, which: Selection<'_>) -> Result<Vec<ShardProgress>, ProgressError> {
@@ -366,7 +333,9 @@ impl Progress for MemoryProgress {
             Selection::Of(worker) => item.lease.owner.as_ref() == Some(worker),
             Selection::These(shards) => shards.contains(&item.shard),
         };
-        self.read(|store| store.shards.values().filter(is_asked).cloned().collect())
+        let items = self.read(|s| s.shards.values().filter(is_asked).cloned().collect())?;
+        self.count(|reads| reads.loads += 1);
+        Ok(items)
     }
 
     async fn heartbeat(&self, sign: &Heartbeat) -> Result<(), ProgressError> {

@@ -5,6 +5,7 @@
 //! is made under, and a write under a lease that has passed on changes nothing.
 
 mod client;
+mod counts;
 mod dynamodb;
 mod endpoint;
 mod expression;
@@ -26,6 +27,7 @@ mod token;
 pub mod wire;
 
 pub use client::{ClientProgress, ClientSettings};
+pub use counts::{MemoryReads, MemoryWrites};
 pub use dynamodb::{ACTIONS as TABLE_ACTIONS, WriteUnitsObserver};
 pub use kept::{
     Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, Member,
@@ -33,7 +35,7 @@ pub use kept::{
 };
 pub use keys::{OWN_PREFIX, is_own, leading_keys, leading_keys_of, valid_consumer_name};
 pub use letters::{DeadLetter, DeadLetters, LetterId};
-pub use memory::{MemoryFault, MemoryProgress, MemoryWrites};
+pub use memory::{MemoryFault, MemoryProgress};
 pub use table::{TableProgress, TableSettings};
 pub use token::{ApiToken, MAX_TOKEN_LENGTH, MIN_TOKEN_LENGTH};
 

@@ -31,7 +31,7 @@ fn read(page: &str) -> String {
 }
 
 /// Compares the generated part `name` of a page.
-fn assert_generated(page: &str, name: &str, expected: &str) {
+pub fn assert_generated(page: &str, name: &str, expected: &str) {
     let text = read(page);
     let begin = format!("<!-- generated: {name} -->\n");
     let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("no {begin} in {page}"));

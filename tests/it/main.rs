@@ -7,6 +7,7 @@ mod catalogue;
 mod commands;
 mod conformance;
 mod corridor;
+mod costs;
 mod crowd;
 mod dead_letters;
 mod embedded;
