@@ -91,7 +91,7 @@ def test_every_metric_of_the_alerts_is_there(root, alerts):
 
 
 def test_alerts_judge_jobs_and_never_replicas(alerts):
-    """A replica that stands by polls nothing: an alert that looks at one would fire for it."""
+    """What is told is about the consumer: one alert for a job, however many of its replicas are concerned."""
     for name, rule in alerts.items():
         labels = [set(re.split(r", *", by)) for by in re.findall(r"\bby \(([^)]*)\)", rule["expr"])]
         assert labels, f"{name}: nothing is aggregated"
