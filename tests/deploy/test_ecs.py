@@ -325,7 +325,7 @@ def test_the_services(stack):
         assert network["AssignPublicIp"] == "DISABLED"
         group = f"{TASKS[command].removesuffix('Task')}SecurityGroup.GroupId"
         assert network["SecurityGroups"] == [group]
-    assert (services["ConsumerService"]["DesiredCount"], services["ApiService"]["DesiredCount"]) == ("1", "2")
+    assert (services["ConsumerService"]["DesiredCount"], services["ApiService"]["DesiredCount"]) == ("2", "2")
 
 
 def test_the_consumer_finds_the_api_where_service_connect_puts_it(stack):

@@ -432,14 +432,15 @@ def test_a_budget_needs_more_than_one(chart, consumers, apis):
     assert budgets == {name for name, count in counts.items() if count > 1}
     for name, count in counts.items():
         assert named(objects, "Deployment", name.split("-")[-1])["spec"]["replicas"] == count
-    without = render(chart, api={"podDisruptionBudget": {"enabled": False}})
+    off = {"podDisruptionBudget": {"enabled": False}}
+    without = render(chart, consumer=off, api=off)
     assert of_kind(without, "PodDisruptionBudget") == []
 
 
 def test_the_new_pod_comes_before_the_old_one_goes(objects):
     for deployment in of_kind(objects, "Deployment"):
         rolling = deployment["spec"]["strategy"]["rollingUpdate"]
-        assert rolling == {"maxSurge": 1, "maxUnavailable": 0}
+        assert rolling == {"maxSurge": "25%", "maxUnavailable": 0}
 
 
 def test_sidecars_end_last(chart):
@@ -453,7 +454,7 @@ def test_pods_spread_unless_told_otherwise(chart):
     assert [c["whenUnsatisfiable"] for c in spread] == ["ScheduleAnyway"] * 2
     labels = component(render(chart), "api")["metadata"]["labels"]
     assert all(matches(c["labelSelector"]["matchLabels"], labels) for c in spread)
-    [own] = component(render(chart, "standby"), "consumer")["spec"]["topologySpreadConstraints"]
+    [own] = component(render(chart, "scaled"), "consumer")["spec"]["topologySpreadConstraints"]
     assert own["whenUnsatisfiable"] == "DoNotSchedule"
 
 
@@ -778,7 +779,7 @@ def test_the_commands_that_the_readme_shows(chart):
         for setting in re.findall(r"--set (\S+)", command):
             merged(values, helm_python.parse_set_string(setting))
         assert chart.render(values, name="orders", namespace="streams")
-    assert values["token"]["revision"] and values["consumer"]["replicas"] == 1
+    assert values["token"]["revision"] and values["consumer"]["replicas"] == 2
 
 
 def test_the_readme_has_every_value():
