@@ -241,7 +241,7 @@ pub const SETTINGS: &[Setting] = &[
         "DURATION",
         "10s",
         BOTH,
-        "The silence after which another worker takes over, 1s to 10m.",
+        "The silence after which a worker's shards are for others, 1s to 10m.",
     ),
     setting(
         "CHECKPOINT_INTERVAL",

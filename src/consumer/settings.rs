@@ -35,7 +35,7 @@ pub struct ConsumerSettings {
     pub on_failure: OnFailure,
     /// `POLL_INTERVAL_MIN` and `POLL_INTERVAL_MAX`.
     pub poll_intervals: PollIntervals,
-    /// `FAILOVER_TIME`: the silence after which another worker takes over.
+    /// `FAILOVER_TIME`: the silence after which a worker's shards are for others.
     pub failover_time: Duration,
     /// `CHECKPOINT_INTERVAL`.
     pub checkpoint_interval: Duration,
