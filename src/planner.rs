@@ -6,6 +6,7 @@
 //! moves that fit together, and where a move would not pay for itself there is none.
 
 use crate::progress::{Heartbeat, WorkerId};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a shard weighs that has nothing to say, in bytes a second: it is still polled.
@@ -15,6 +16,34 @@ const MEMORY: Duration = Duration::from_secs(60);
 /// A shard that is this far behind is held up by its worker, and weighs double: what it
 /// brings says too little of what it would take.
 const BEHIND: Duration = Duration::from_secs(60);
+
+/// What a reader brings, for those who weigh shards. Cheap to look at any time.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    bytes: AtomicU64,
+    age_ms: AtomicU64,
+}
+
+impl Pulse {
+    /// Bytes of all pages with records so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How old the newest record was that was read last; zero at the tip.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(self.age_ms.load(Ordering::Relaxed))
+    }
+
+    /// A page was read: so many records and bytes, the newest of them of this age.
+    pub fn beat(&self, records: usize, bytes: usize, age: Option<Duration>) {
+        if records > 0 {
+            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        let age = age.unwrap_or_default().as_millis();
+        self.age_ms.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
 
 /// The weight of one shard, followed over time.
 #[derive(Clone, Debug, Default)]

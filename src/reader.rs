@@ -12,6 +12,7 @@
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::clock;
+use crate::planner::Pulse;
 use crate::polling::{Heat, PollIntervals, Polled, Polling};
 use crate::progress::{Gap, Position};
 use crate::record::Record;
@@ -22,7 +23,6 @@ use crate::source::{
 use crate::telemetry::metrics::{Metrics, epoch_seconds};
 use crate::telemetry::status::{Board, ShardStatus};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -77,33 +77,6 @@ pub enum Read {
         /// Records that were lost before the end.
         gap: Option<Gap>,
     },
-}
-
-/// What a reader brings, for those who weigh shards. Cheap to look at any time.
-#[derive(Debug, Default)]
-pub struct Pulse {
-    bytes: AtomicU64,
-    age_ms: AtomicU64,
-}
-
-impl Pulse {
-    /// Bytes of all pages with records so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// How old the newest record was that was read last; zero at the tip.
-    pub fn age(&self) -> Duration {
-        Duration::from_millis(self.age_ms.load(Ordering::Relaxed))
-    }
-
-    fn beat(&self, records: usize, bytes: usize, age: Option<Duration>) {
-        if records > 0 {
-            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
-        let age = age.unwrap_or_default().as_millis();
-        self.age_ms.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
 }
 
 /// The cursor of one shard. `next` may be dropped while it waits; nothing is lost.

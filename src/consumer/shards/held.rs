@@ -3,9 +3,8 @@
 //! Owns what is known of one; when it comes and goes is [`super::Shards`]'.
 
 use super::super::discovery::CHILD_CALLS_AT_ONCE;
-use crate::planner::Meter;
+use crate::planner::{Meter, Pulse};
 use crate::progress::{Lease, NewShard, ShardProgress, WorkerId};
-use crate::reader::Pulse;
 use crate::source::ShardId;
 use std::sync::Arc;
 use tokio::sync::Semaphore;

@@ -4,19 +4,18 @@
 //! table. Several workers share one store through [`MemoryProgress::view`], and each
 //! view can be cut off by itself. Invariant: a call happens wholly or not at all.
 
+mod store;
+
 use super::counts::{MemoryReads, MemoryWrites};
-use super::fencing::{self, Verdict};
-use super::letters::LettersInMemory;
 use super::orders::{Orders, Request};
 use super::{
-    Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, Member, NewShard, Position,
-    Progress, ProgressError, Selection, ShardProgress, WorkerId, first_take, item,
+    Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, NewShard, Position, Progress,
+    ProgressError, Selection, ShardProgress, WorkerId,
 };
 use crate::source::ShardId;
 use async_trait::async_trait;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use store::Store;
 
 /// How the store answers a view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,18 +34,6 @@ pub enum MemoryFault {
 pub struct MemoryProgress {
     store: Arc<Mutex<Store>>,
     view: Mutex<View>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Store {
-    pub(super) letters: LettersInMemory,
-    stream: Option<Lease>,
-    seeded: Option<Position>,
-    workers: BTreeMap<WorkerId, Member>,
-    shards: BTreeMap<ShardId, ShardProgress>,
-    orders: Orders,
-    /// The last step under each shard's lease.
-    steps: BTreeMap<ShardId, u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,195 +106,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn unreachable() -> ProgressError {
     ProgressError::Unavailable("the store is out of reach".to_owned())
-}
-
-impl Store {
-    fn lease(&self, key: &LeaseKey) -> Option<&Lease> {
-        match key {
-            LeaseKey::Stream => self.stream.as_ref(),
-            LeaseKey::Shard(shard) => self.shards.get(shard).map(|item| &item.lease),
-        }
-    }
-
-    fn take(
-        &mut self,
-        key: &LeaseKey,
-        seen: Option<&Lease>,
-        worker: &WorkerId,
-        new: Option<&NewShard>,
-    ) -> Result<Lease, ProgressError> {
-        let taken = fencing::taken(seen, worker);
-        let first = if seen.is_none() { first_take(key, new)? } else { None };
-        match fencing::take(self.lease(key), seen, worker) {
-            Verdict::Write => {}
-            verdict => return verdict.after_refusal().map(|()| taken),
-        }
-        match (key, first) {
-            (LeaseKey::Stream, _) => self.stream = Some(taken.clone()),
-            (LeaseKey::Shard(shard), Some(first)) => {
-                let begun = ShardProgress {
-                    shard: shard.clone(),
-                    parent: first.parent.clone(),
-                    lease: taken.clone(),
-                    since: item::kept(SystemTime::now()),
-                    position: item::kept_position(&first.position),
-                    order: 0,
-                    updated: item::kept(SystemTime::now()),
-                    closed: first.closed,
-                    gaps: Vec::new(),
-                    window: None,
-                };
-                self.shards.insert(shard.clone(), begun);
-            }
-            (LeaseKey::Shard(shard), None) => self.set_lease(shard, taken.clone()),
-        }
-        Ok(taken)
-    }
-
-    fn release(&mut self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
-        let verdict = fencing::release(self.lease(key), lease);
-        if verdict != Verdict::Write {
-            return verdict.after_refusal();
-        }
-        let released = Lease { owner: None, counter: lease.counter };
-        match key {
-            LeaseKey::Stream => self.stream = Some(released),
-            LeaseKey::Shard(shard) => self.set_lease(shard, released),
-        }
-        Ok(())
-    }
-
-    fn set_lease(&mut self, shard: &ShardId, lease: Lease) {
-        self.steps.remove(shard);
-        if let Some(item) = self.shards.get_mut(shard) {
-            if lease.owner.is_some() {
-                item.since = item::kept(SystemTime::now());
-            }
-            item.lease = lease;
-        }
-    }
-
-    fn beat_of(&self, worker: &WorkerId) -> Option<u64> {
-        self.workers.get(worker).map(|member| member.sign.beat)
-    }
-
-    fn heartbeat(&mut self, sign: &Heartbeat) -> Result<(), ProgressError> {
-        match fencing::beat(self.beat_of(&sign.worker), sign.beat) {
-            Verdict::Write => {
-                let announced = self.workers.get(&sign.worker).map_or(0, |m| m.announced);
-                let member = Member { sign: sign.clone(), announced };
-                self.workers.insert(sign.worker.clone(), member);
-                Ok(())
-            }
-            verdict => verdict.after_refusal(),
-        }
-    }
-
-    fn retire(&mut self, worker: &WorkerId, seen: Option<u64>) -> Result<(), ProgressError> {
-        match fencing::retire(self.beat_of(worker), seen, worker) {
-            Verdict::Write => {
-                self.workers.remove(worker);
-                Ok(())
-            }
-            verdict => verdict.after_refusal(),
-        }
-    }
-
-    fn hand_over(
-        &mut self,
-        shard: &ShardId,
-        lease: &Lease,
-        to: &WorkerId,
-    ) -> Result<Lease, ProgressError> {
-        let handed = fencing::handed_over(lease, to);
-        let current = self.shards.get(shard).map(|item| &item.lease);
-        match fencing::hand_over(current, lease, to) {
-            Verdict::Write => self.set_lease(shard, handed.clone()),
-            verdict => verdict.after_refusal()?,
-        }
-        Ok(handed)
-    }
-
-    fn seed(&mut self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
-        match fencing::held(self.stream.as_ref(), lease) {
-            Verdict::Write => {
-                self.seeded = Some(item::kept_position(begin));
-                Ok(())
-            }
-            verdict => verdict.after_refusal(),
-        }
-    }
-
-    fn unseed(&mut self, lease: &Lease) -> Result<(), ProgressError> {
-        match fencing::held(self.stream.as_ref(), lease) {
-            Verdict::Write => {
-                self.seeded = None;
-                Ok(())
-            }
-            verdict => verdict.after_refusal(),
-        }
-    }
-
-    fn order(&mut self, request: &Request) -> Result<Orders, ProgressError> {
-        if let Some(orders) = self.orders.with(request, item::kept(SystemTime::now()))? {
-            self.orders = orders;
-        }
-        Ok(self.orders.clone())
-    }
-
-    fn seek(
-        &mut self,
-        shard: &ShardId,
-        lease: &Lease,
-        step: u64,
-        position: &Position,
-        order: u64,
-    ) -> Result<(), ProgressError> {
-        let item = self.shards.get_mut(shard);
-        let written = self.steps.get(shard).copied();
-        let now = item.as_ref().map(|item| &item.lease);
-        let verdict = fencing::checkpoint(now, written, lease, step);
-        let (Verdict::Write, Some(item)) = (&verdict, item) else {
-            return verdict.after_refusal();
-        };
-        item.position = item::kept_position(position);
-        (item.updated, item.window, item.order) = (item::kept(SystemTime::now()), None, order);
-        self.steps.insert(shard.clone(), step);
-        Ok(())
-    }
-
-    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), ProgressError> {
-        let item = self.shards.get_mut(&checkpoint.shard);
-        let (lease, step) = (item.as_ref().map(|item| &item.lease), checkpoint.step);
-        let written = self.steps.get(&checkpoint.shard).copied();
-        let verdict = fencing::checkpoint(lease, written, &checkpoint.lease, step);
-        let (Verdict::Write, Some(item)) = (&verdict, item) else {
-            return verdict.after_refusal();
-        };
-        item.position = item::kept_position(&checkpoint.position);
-        item.updated = item::kept(SystemTime::now());
-        item.window = checkpoint.window.as_ref().map(item::kept_window);
-        self.steps.insert(checkpoint.shard.clone(), step);
-        if let Some(gap) = &checkpoint.gap {
-            let mark = |gap: &Gap| item::gap_mark(gap);
-            if item.gaps.last().map(mark) != Some(mark(gap)) {
-                item.gaps.push(item::kept_gap(gap));
-            }
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError> {
-        let current = self.shards.get(shard).map(|item| &item.lease);
-        match fencing::forget(current, lease) {
-            Verdict::Write => {
-                self.shards.remove(shard);
-                self.steps.remove(shard);
-                Ok(())
-            }
-            verdict => verdict.after_refusal(),
-        }
-    }
 }
 
 #[async_trait]
