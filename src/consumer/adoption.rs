@@ -357,7 +357,10 @@ impl<'a> Adoption<'a> {
         // Its last owner may have moved the position until it was taken.
         let given = match item {
             Some(_) => Given::Taken,
-            None => Given::Begun(Granted { item: Granted::begun(shard, new, lease), from_latest }),
+            None => {
+                let item = Granted::begun(shard, new, lease);
+                Given::Begun(Box::new(Granted { item, from_latest }))
+            }
         };
         (to, Ok(given))
     }

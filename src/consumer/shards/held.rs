@@ -26,7 +26,7 @@ pub(in crate::consumer) struct Granted {
 #[derive(Debug)]
 pub(in crate::consumer) enum Given {
     /// A shard that had no item before.
-    Begun(Granted),
+    Begun(Box<Granted>),
     /// A shard of another worker; how far that has come is to be read.
     Taken,
 }

@@ -166,7 +166,7 @@ impl<'a> Shards<'a> {
     fn given(&mut self, given: Given) {
         match given {
             Given::Begun(granted) => {
-                self.hold(granted);
+                self.hold(*granted);
                 self.say(true);
             }
             Given::Taken => self.load_leases(),
