@@ -872,7 +872,7 @@ async fn a_worker_whose_take_of_the_stream_was_not_answered_leads_all_the_same()
     }
     view.set_fault(MemoryFault::None);
     put_rounds(&simulator, 1, 1..2);
-    handler.until_distinct(2).await;
+    tokio::time::timeout(60 * SECOND, handler.until_distinct(2)).await.expect("somebody leads");
     assert_eq!(second.metrics.leads.get(), 1);
     second.stop().await;
 }

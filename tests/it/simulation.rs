@@ -9,6 +9,7 @@
 //! STREAMGATE_SEEDS=1000 cargo test --test it -- simulation::
 //! ```
 
+mod calls;
 mod changes;
 mod ending;
 mod events;
@@ -23,6 +24,7 @@ mod network;
 mod plan;
 mod rules;
 mod run;
+mod shared;
 mod table;
 mod trace;
 mod turns;

@@ -3,7 +3,7 @@
 //!
 //! Owns the promises to a handler: nothing lost, in order per item, own records never, and
 //! nothing twice while its lease is given away and never taken. Whose turn it is to hand over
-//! is [`Turns`]'. Knows nothing of how workers work.
+//! is [`Turns`]'.
 
 use super::names::short;
 use super::table::Snapshot;
@@ -240,8 +240,7 @@ impl Judge {
     /// The lease of `shard` was given away at `position`: all that was delivered is behind it,
     /// but for what overtook something on another lane.
     pub fn given(&mut self, shard: &ShardId, position: &Position) {
-        let Some(from) = order(position).checked_add(1) else { return };
-        let round = self.turns.round(shard);
+        let (round, from) = (self.turns.round(shard), order(position).saturating_add(1));
         let numbers = self.shards.get(shard).into_iter().flat_map(|all| all.range(from..));
         let mut is_first = true;
         for number in numbers {

@@ -147,7 +147,8 @@ impl Run {
             match ended {
                 Ok(()) if was_asked => {}
                 // A way that is cut holds a stop up for longer than it may take.
-                Err(why) if was_asked && why.contains("grace") && now < self.plan.storm => {}
+                Err(why)
+                    if was_asked && why.contains("SHUTDOWN_GRACE") && now < self.plan.storm => {}
                 ended => return Err(format!("w{number} ended by itself: {ended:?}")),
             }
         }

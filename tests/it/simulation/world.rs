@@ -6,6 +6,7 @@
 use super::handler::Mood;
 use super::judge::Judge;
 use super::network::Network;
+use super::shared::SharedReads;
 use super::table::Table;
 use super::trace::Trace;
 use std::sync::{Mutex, MutexGuard};
@@ -23,6 +24,7 @@ pub struct World {
     pub trace: Trace,
     pub network: Network,
     pub table: Table,
+    pub shared_reads: SharedReads,
     pub simulator: Simulator,
     /// Where what is on its way lives: it outlives whoever has sent it.
     pub handle: Handle,
@@ -40,7 +42,8 @@ impl World {
         handle: Handle,
     ) -> Self {
         let (judge, mood) = (Mutex::new(judge), Mutex::default());
-        Self { trace, network, table: Table::new(failover), simulator, handle, judge, mood }
+        let (table, shared_reads) = (Table::new(failover), SharedReads::default());
+        Self { trace, network, table, shared_reads, simulator, handle, judge, mood }
     }
 
     pub fn judge(&self) -> MutexGuard<'_, Judge> {
