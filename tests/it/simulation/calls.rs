@@ -184,10 +184,8 @@ impl Progress for Link {
         let what = format!("seek {} {}", short(shard), position_name(position));
         let (shard, held, position) = (shard.clone(), lease.clone(), position.clone());
         let under = Some((shard_key(&shard), lease));
-        self.call(what, under, move |store| {
-            done(store.seek(&shard, &held, step, &position, order))
-        })
-        .await
+        self.call(what, under, move |store| done(store.seek(&shard, &held, step, &position, order)))
+            .await
     }
 
     /// Every position is a write of its own, with a fate of its own.
