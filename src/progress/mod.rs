@@ -18,6 +18,8 @@ mod keys;
 pub mod letters;
 mod lives;
 mod memory;
+#[cfg(test)]
+mod model;
 pub mod orders;
 pub mod problem;
 mod replicas;
