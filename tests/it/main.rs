@@ -15,6 +15,7 @@ mod exec;
 mod exits;
 mod failures;
 mod filter;
+mod fleet;
 mod idle;
 mod lambda;
 mod model;
