@@ -53,8 +53,6 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
 #[derive(Deserialize)]
 struct Status {
     role: String,
-    /// Who reads in this one's place.
-    owner: Option<String>,
     troubles: BTreeMap<String, String>,
     shards: BTreeMap<String, Shard>,
 }
@@ -81,18 +79,15 @@ impl Shard {
 }
 
 fn table(status: &Status) -> String {
-    let mut text = match &status.owner {
-        Some(owner) => format!("{}: {owner} reads the stream\n", status.role),
-        None => format!("{}\n", status.role),
-    };
+    let mut text = format!("{}\n", status.role);
     for (part, why) in &status.troubles {
         writeln!(text, "not ready, {part}: {why}").expect("a string takes it");
     }
     let heads = ["SHARD", "STATE", "OWNER", "POSITION", "AGE", ""];
-    let mut rows = vec![heads.map(str::to_owned)];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for (id, shard) in &status.shards {
         let age = Duration::from_secs(shard.iterator_age_seconds.max(0.0) as u64);
-        rows.push([
+        rows.push(vec![
             id.clone(),
             shard.state.clone(),
             shard.owner.clone().unwrap_or_else(|| "-".to_owned()),
@@ -101,13 +96,7 @@ fn table(status: &Status) -> String {
             shard.remarks(),
         ]);
     }
-    let widths = [0, 1, 2, 3, 4, 5]
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default());
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())
-            .expect("a string takes it");
-    }
+    fleet::write_rows(&mut text, &rows);
     text
 }
 
@@ -138,8 +127,5 @@ mod tests {
                 "shardId-22  waiting  -      AFTER         0s        GetRecords: no; gaps: 2",
             ]
         );
-        let standby = serde_json::json!({"role": "standby", "owner": "w2", "ready": true, "troubles": {}, "shards": {}});
-        let text = table(&serde_json::from_value(standby).unwrap());
-        assert!(text.starts_with("standby: w2 reads the stream\n"), "{text}");
     }
 }

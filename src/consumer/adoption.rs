@@ -10,11 +10,11 @@ use super::Consumer;
 use super::family::Family;
 use super::life::Life;
 use super::lookout::View;
+use super::orders::{RESET_WAIT, SETTLE_WAIT};
 use super::shards::{Given, Granted};
 use crate::clock;
-use crate::lineage::{Seed, StartingPosition};
+use crate::lineage::Seed;
 use crate::planner::{self, Share};
-use crate::progress::orders::{Move, Order, Request, Reset, SeekTo};
 use crate::progress::{
     Coordination, Heartbeat, Lease, LeaseKey, NewShard, Position, ProgressError, Selection,
     ShardProgress, WorkerId,
@@ -26,17 +26,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 /// Leases taken at the same time.
-const TAKES_AT_ONCE: usize = 16;
+pub(super) const TAKES_AT_ONCE: usize = 16;
 /// A finished shard that has left the listing is remembered this long: listings are
 /// eventually consistent, and a shard that came back would be read again.
 pub(super) const REMEMBER: Duration = Duration::from_secs(48 * 3600);
-/// How long to wait until all workers have stopped reading.
-const RESET_WAIT: Duration = Duration::from_millis(250);
-/// While moves of operators stand, how often to see whether they are carried out.
-const SETTLE_WAIT: Duration = Duration::from_secs(1);
 /// Who has read a shard to its end looks for its children itself, and takes them. After
 /// this long they are adopted.
 const CHILD_GRACE: Duration = Duration::from_secs(20);
@@ -47,11 +43,11 @@ const SHARED_READ: Duration = Duration::from_millis(150);
 
 /// The adoptions of one time as leader.
 pub(super) struct Adoption<'a> {
-    consumer: &'a Consumer,
-    life: &'a Life,
-    family: &'a Family,
+    pub(super) consumer: &'a Consumer,
+    pub(super) life: &'a Life,
+    pub(super) family: &'a Family,
     /// The stream's.
-    lease: &'a Lease,
+    pub(super) lease: &'a Lease,
     grants: mpsc::UnboundedSender<Given>,
     /// Children without an item whose parent's owner lives, and since when.
     expected: BTreeMap<ShardId, Instant>,
@@ -157,86 +153,6 @@ impl<'a> Adoption<'a> {
                 _ => tokio::time::sleep(SHARED_READ).await,
             }
         }
-    }
-
-    /// The starting position: the setting's, or where an operator has sent the stream since.
-    fn start(&self, seen: &Coordination) -> StartingPosition {
-        match seen.orders.start {
-            None => self.consumer.settings.starting_position,
-            Some(SeekTo::TrimHorizon) => StartingPosition::TrimHorizon,
-            Some(SeekTo::Latest) => StartingPosition::Latest,
-            Some(SeekTo::AtTimestamp(time)) => StartingPosition::AtTimestamp(time),
-        }
-    }
-
-    /// Removes all items once nobody reads any more, as an operator has asked: the starting
-    /// position is carried out anew then. Gives when to go on.
-    async fn begin_anew(
-        &self,
-        reset: &Reset,
-        items: &[ShardProgress],
-        seen: &Coordination,
-    ) -> Result<Duration, ProgressError> {
-        let is_read = |item: &ShardProgress| {
-            let owner = item.lease.owner.as_ref();
-            item.position != Position::ShardEnd && owner.is_some_and(|owner| has_sign(seen, owner))
-        };
-        if items.iter().any(is_read) {
-            return Ok(RESET_WAIT);
-        }
-        let (consumer, me) = (self.consumer, self.life.worker());
-        // As of now: to begin at the tip with a shard that has children by now would be to
-        // begin before it.
-        let listing = match consumer.source.describe().await {
-            Ok(listing) => listing,
-            Err(error) => {
-                warn!(%error, "the stream could not be listed to begin anew, trying again");
-                return Ok(SETTLE_WAIT);
-            }
-        };
-        let removals: Vec<_> = items
-            .iter()
-            .map(|item| async move {
-                let key = LeaseKey::Shard(item.shard.clone());
-                let lease = consumer.progress.take(&key, Some(&item.lease), me, None).await?;
-                consumer.progress.forget(&item.shard, &lease).await
-            })
-            .collect();
-        let mut removals = futures_util::stream::iter(removals).buffer_unordered(TAKES_AT_ONCE);
-        while let Some(removed) = removals.next().await {
-            removed?;
-        }
-        drop(removals);
-        self.family.with(|lineage| {
-            lineage.begin_anew();
-            lineage.list(&listing);
-        });
-        consumer.progress.unseed(self.lease).await?;
-        self.say(Order::Reset(reset.id)).await?;
-        info!(by = reset.asked.by, to = %reset.to, shards = items.len(), "the stream begins anew, as was asked");
-        Ok(Duration::ZERO)
-    }
-
-    /// Removes operators' moves that are carried out, or whose shards have ended.
-    async fn settle(
-        &self,
-        seen: &Coordination,
-        items: &[ShardProgress],
-    ) -> Result<(), ProgressError> {
-        let stands = |order: &&Move| {
-            let item = items.iter().find(|item| item.shard == order.shard);
-            item.is_some_and(|item| item.order < order.id && item.position != Position::ShardEnd)
-        };
-        let done: Vec<u64> =
-            seen.orders.moves.iter().filter(|order| !stands(order)).map(|order| order.id).collect();
-        if done.is_empty() { Ok(()) } else { self.say(Order::Settle(done)).await }
-    }
-
-    async fn say(&self, order: Order) -> Result<(), ProgressError> {
-        // Numbers in JSON are exact up to here.
-        let nonce = fastrand::u64(..1 << 53);
-        let request = Request { order, by: self.life.worker().to_string(), nonce };
-        self.consumer.progress.order(&request).await.map(drop)
     }
 
     /// Whether nobody alive holds the lease of a shard that may be read.
@@ -382,7 +298,7 @@ impl<'a> Adoption<'a> {
     }
 }
 
-fn has_sign(seen: &Coordination, worker: &WorkerId) -> bool {
+pub(super) fn has_sign(seen: &Coordination, worker: &WorkerId) -> bool {
     seen.workers.iter().any(|member| member.sign.worker == *worker)
 }
 

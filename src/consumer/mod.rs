@@ -16,6 +16,7 @@ mod launch;
 mod leader;
 mod life;
 mod lookout;
+mod orders;
 mod settings;
 pub mod shard;
 mod shards;

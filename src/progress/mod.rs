@@ -21,6 +21,7 @@ mod memory;
 #[cfg(test)]
 mod model;
 pub mod orders;
+mod positions;
 pub mod problem;
 mod replicas;
 mod standing;

@@ -8,16 +8,15 @@
 
 use super::dynamodb::{Only, Refusal, Table, Values, WriteUnitsObserver};
 use super::expression::{
-    AND_GAP, AND_NO_WINDOW, AND_WINDOW, AS_SEEN, BEGIN_CHILD, BEGIN_SHARD, BEGIN_STREAM, HELD,
-    HELD_OR_NOT_THERE, MOVE, NOT_OVERTAKEN, NOT_OVERTAKEN_AND_GAP_IS_NEW, NOT_THERE, RELEASE,
-    RELEASED_AS_SEEN, SEED, SEEK, TAKE, UNSEED,
+    AS_SEEN, BEGIN_CHILD, BEGIN_SHARD, BEGIN_STREAM, HELD, HELD_OR_NOT_THERE, NOT_THERE, RELEASE,
+    RELEASED_AS_SEEN, SEED, TAKE, UNSEED,
 };
 use super::fencing;
 use super::item::{self, Attributes, Reader, UnreadableItem, Value};
 use super::keys::{ItemKey, Namespace, ORDERS_SORT, STREAM_SORT, WORKER_SORT_PREFIX};
 use super::orders::{Orders, Request};
 use super::{
-    Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, NewShard, Position, Progress,
+    Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, NewShard, Position, Progress,
     ProgressError, Selection, ShardProgress, WorkerId, first_take,
 };
 use crate::source::ShardId;
@@ -85,7 +84,7 @@ impl TableProgress {
 
     /// Turns a refused condition into the write's end, by the lease and the step that
     /// refused it.
-    async fn judge(
+    pub(super) async fn judge(
         &self,
         key: &ItemKey,
         refusal: Refusal,
@@ -101,7 +100,7 @@ impl TableProgress {
     }
 
     /// A write under `lease` to `key`.
-    async fn update_held(
+    pub(super) async fn update_held(
         &self,
         key: &ItemKey,
         lease: &Lease,
@@ -116,71 +115,6 @@ impl TableProgress {
             }
             None => Err(Refusal::Condition(None)),
         }
-    }
-
-    async fn write(&self, checkpoint: &Checkpoint) -> Result<(), ProgressError> {
-        let key = self.keys.shard(&checkpoint.shard);
-        let mut moved = vec![
-            (":position", Value::Text(item::position_text(&checkpoint.position))),
-            (":updated", Value::from(item::millis(SystemTime::now()))),
-            (":step", Value::from(checkpoint.step)),
-        ];
-        let window = checkpoint.window.as_ref().map(item::window_text);
-        let and_window = if window.is_some() { AND_WINDOW } else { AND_NO_WINDOW };
-        moved.extend(window.map(|text| (":window", Value::Text(text))));
-        if let Some(gap) = &checkpoint.gap
-            && self.write_with_gap(&key, checkpoint, gap, moved.clone(), and_window).await?
-        {
-            return Ok(());
-        }
-        let Checkpoint { lease, step, .. } = checkpoint;
-        let update = format!("{MOVE}{and_window}");
-        match self.update_held(&key, lease, &update, NOT_OVERTAKEN, moved).await {
-            Ok(()) => Ok(()),
-            Err(refusal) => {
-                let judge =
-                    |now: Option<&_>, written| fencing::checkpoint(now, written, lease, *step);
-                self.judge(&key, refusal, judge).await
-            }
-        }
-    }
-
-    /// Writes a position and its gap at once. Whether that is all: a gap that is there
-    /// already is not written again, but its position may have been an earlier one.
-    async fn write_with_gap(
-        &self,
-        key: &ItemKey,
-        checkpoint: &Checkpoint,
-        gap: &Gap,
-        mut values: Values<'_>,
-        and_window: &str,
-    ) -> Result<bool, ProgressError> {
-        let Some(held) = held_values(&checkpoint.lease) else { return Ok(false) };
-        let mark = item::gap_mark(gap);
-        values.extend(held);
-        values.extend([
-            (":none", Value::List(Vec::new())),
-            (":gap", Value::List(vec![item::gap_value(gap)])),
-            (":mark", Value::from(mark.as_str())),
-        ]);
-        let condition = NOT_OVERTAKEN_AND_GAP_IS_NEW;
-        let update = format!("{MOVE}{AND_GAP}{and_window}");
-        let old = match self.table.update(key, &update, condition, values).await {
-            Ok(()) => return Ok(true),
-            Err(Refusal::Condition(old)) => old,
-            Err(Refusal::Failed(error)) => return Err(error),
-        };
-        let item = self.refuser(key, old).await?;
-        let (lease, step) = fence_in(key, item.as_ref())?;
-        let verdict = fencing::checkpoint(lease.as_ref(), step, &checkpoint.lease, checkpoint.step);
-        let (fencing::Verdict::Write, Some(item)) = (&verdict, item) else {
-            return verdict.after_refusal().map(|()| true);
-        };
-        let reader = Reader::new(key, &item)?;
-        if !reader.last_gap_is(&mark)? {
-            return fencing::Verdict::Write.after_refusal().map(|()| true);
-        }
-        Ok(reader.position()? == item::kept_position(&checkpoint.position))
     }
 }
 
@@ -344,25 +278,12 @@ impl Progress for TableProgress {
         position: &Position,
         order: u64,
     ) -> Result<(), ProgressError> {
-        let key = self.keys.shard(shard);
-        let moved = vec![
-            (":position", Value::Text(item::position_text(position))),
-            (":updated", Value::from(item::millis(SystemTime::now()))),
-            (":step", Value::from(step)),
-            (":order", Value::from(order)),
-        ];
-        match self.update_held(&key, lease, SEEK, NOT_OVERTAKEN, moved).await {
-            Ok(()) => Ok(()),
-            Err(refusal) => {
-                let judge =
-                    |now: Option<&_>, written| fencing::checkpoint(now, written, lease, step);
-                self.judge(&key, refusal, judge).await
-            }
-        }
+        self.write_move(shard, lease, step, position, order).await
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
-        let writes: Vec<_> = checkpoints.iter().map(|checkpoint| self.write(checkpoint)).collect();
+        let writes: Vec<_> =
+            checkpoints.iter().map(|checkpoint| self.write_position(checkpoint)).collect();
         stream::iter(writes).buffered(CONCURRENT_CALLS).collect().await
     }
 
@@ -410,13 +331,13 @@ fn begin(first: Option<&NewShard>, values: &mut Values<'_>) -> &'static str {
 }
 
 /// What [`HELD`] compares with; `None` for a lease nobody holds, under which nobody writes.
-fn held_values(lease: &Lease) -> Option<Values<'static>> {
+pub(super) fn held_values(lease: &Lease) -> Option<Values<'static>> {
     let owner = lease.owner.as_ref()?;
     Some(vec![(":owner", owner.as_str().into()), (":counter", lease.counter.into())])
 }
 
 /// The lease that an item keeps, and the last step under it.
-fn fence_in(
+pub(super) fn fence_in(
     key: &ItemKey,
     item: Option<&Attributes>,
 ) -> Result<(Option<Lease>, Option<u64>), UnreadableItem> {

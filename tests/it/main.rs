@@ -20,6 +20,7 @@ mod idle;
 mod lambda;
 mod model;
 mod openapi;
+mod operate;
 mod outages;
 mod pair;
 mod parallel;

@@ -1,0 +1,100 @@
+//! What the leader does about operators' orders.
+//!
+//! Owns the seek of the whole stream, and the removal of moves that are carried out; those
+//! of single shards are their owners'. Invariant: items are removed only while no worker
+//! reads a shard, and the starting position is carried out anew only after all are gone.
+
+use super::adoption::{Adoption, TAKES_AT_ONCE, has_sign};
+use crate::lineage::StartingPosition;
+use crate::progress::orders::{Move, Order, Request, Reset, SeekTo};
+use crate::progress::{Coordination, LeaseKey, Position, ProgressError, ShardProgress};
+use futures_util::StreamExt;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// How long to wait until all workers have stopped reading.
+pub(super) const RESET_WAIT: Duration = Duration::from_millis(250);
+/// While moves of operators stand, how often to see whether they are carried out.
+pub(super) const SETTLE_WAIT: Duration = Duration::from_secs(1);
+
+impl Adoption<'_> {
+    /// The starting position: the setting's, or where an operator has sent the stream since.
+    pub(super) fn start(&self, seen: &Coordination) -> StartingPosition {
+        match seen.orders.start {
+            None => self.consumer.settings.starting_position,
+            Some(SeekTo::TrimHorizon) => StartingPosition::TrimHorizon,
+            Some(SeekTo::Latest) => StartingPosition::Latest,
+            Some(SeekTo::AtTimestamp(time)) => StartingPosition::AtTimestamp(time),
+        }
+    }
+
+    /// Removes all items once nobody reads any more, as an operator has asked: the starting
+    /// position is carried out anew then. Gives when to go on.
+    pub(super) async fn begin_anew(
+        &self,
+        reset: &Reset,
+        items: &[ShardProgress],
+        seen: &Coordination,
+    ) -> Result<Duration, ProgressError> {
+        let is_read = |item: &ShardProgress| {
+            let owner = item.lease.owner.as_ref();
+            item.position != Position::ShardEnd && owner.is_some_and(|owner| has_sign(seen, owner))
+        };
+        if items.iter().any(is_read) {
+            return Ok(RESET_WAIT);
+        }
+        let (consumer, me) = (self.consumer, self.life.worker());
+        // As of now: to begin at the tip with a shard that has children by now would be to
+        // begin before it.
+        let listing = match consumer.source.describe().await {
+            Ok(listing) => listing,
+            Err(error) => {
+                warn!(%error, "the stream could not be listed to begin anew, trying again");
+                return Ok(SETTLE_WAIT);
+            }
+        };
+        let removals: Vec<_> = items
+            .iter()
+            .map(|item| async move {
+                let key = LeaseKey::Shard(item.shard.clone());
+                let lease = consumer.progress.take(&key, Some(&item.lease), me, None).await?;
+                consumer.progress.forget(&item.shard, &lease).await
+            })
+            .collect();
+        let mut removals = futures_util::stream::iter(removals).buffer_unordered(TAKES_AT_ONCE);
+        while let Some(removed) = removals.next().await {
+            removed?;
+        }
+        drop(removals);
+        self.family.with(|lineage| {
+            lineage.begin_anew();
+            lineage.list(&listing);
+        });
+        consumer.progress.unseed(self.lease).await?;
+        self.say(Order::Reset(reset.id)).await?;
+        info!(by = reset.asked.by, to = %reset.to, shards = items.len(), "the stream begins anew, as was asked");
+        Ok(Duration::ZERO)
+    }
+
+    /// Removes operators' moves that are carried out, or whose shards have ended.
+    pub(super) async fn settle(
+        &self,
+        seen: &Coordination,
+        items: &[ShardProgress],
+    ) -> Result<(), ProgressError> {
+        let stands = |order: &&Move| {
+            let item = items.iter().find(|item| item.shard == order.shard);
+            item.is_some_and(|item| item.order < order.id && item.position != Position::ShardEnd)
+        };
+        let done: Vec<u64> =
+            seen.orders.moves.iter().filter(|order| !stands(order)).map(|order| order.id).collect();
+        if done.is_empty() { Ok(()) } else { self.say(Order::Settle(done)).await }
+    }
+
+    pub(super) async fn say(&self, order: Order) -> Result<(), ProgressError> {
+        // Numbers in JSON are exact up to here.
+        let nonce = fastrand::u64(..1 << 53);
+        let request = Request { order, by: self.life.worker().to_string(), nonce };
+        self.consumer.progress.order(&request).await.map(drop)
+    }
+}
