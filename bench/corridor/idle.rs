@@ -137,11 +137,7 @@ impl Idle {
         settle(&running, shards);
         let mut stream = Connection::open(stage.stream).expect("the simulator listens");
         let mut put = || {
-            let now = since_epoch().as_micros();
-            let change = format!(
-                r#"{{"kind":"MODIFY","keys":{{"PK":{{"S":"hot"}},"SK":{{"S":"1"}}}},"new_image":{{"PK":{{"S":"hot"}},"SK":{{"S":"1"}},"sent":{{"N":"{now}"}}}}}}"#
-            );
-            stream.post("/_simulator/put", "", &change).expect("put");
+            stream.post("/_simulator/put", "", &change_of_hot()).expect("put");
         };
         // The first one finds an idle shard.
         put();
@@ -175,18 +171,26 @@ fn settle(running: &Running, shards: usize) {
     }
 }
 
+/// A change of one item, always the same, that says when it was made.
+pub fn change_of_hot() -> String {
+    let now = since_epoch().as_micros();
+    format!(
+        r#"{{"kind":"MODIFY","keys":{{"PK":{{"S":"hot"}},"SK":{{"S":"1"}}}},"new_image":{{"PK":{{"S":"hot"}},"SK":{{"S":"1"}},"sent":{{"N":"{now}"}}}}}}"#
+    )
+}
+
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
 /// A handler that notes how late each record comes.
-struct Arrivals {
-    address: SocketAddr,
+pub struct Arrivals {
+    pub address: SocketAddr,
     delays: Arc<Mutex<Vec<Duration>>>,
 }
 
 impl Arrivals {
-    fn listen() -> Self {
+    pub fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let delays = Arc::<Mutex<Vec<Duration>>>::default();
@@ -199,6 +203,19 @@ impl Arrivals {
             }
         });
         Self { address, delays }
+    }
+
+    /// Waits for so many records at least. Gives how many there are.
+    pub fn until(&self, count: usize) -> usize {
+        let started = Instant::now();
+        loop {
+            let there = self.delays.lock().expect("no panic while held").len();
+            if there >= count {
+                return there;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{there} of {count}");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The delays of so many records, once all of them are there.

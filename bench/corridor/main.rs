@@ -4,10 +4,11 @@
 //! turn each row's consumer and what it is compared with. Owns the rows and what of them is
 //! divided by what. Rooms: `stage` has the simulator, the table and the consumer, `floor`,
 //! `client` and `poller` the floors, `server` the HTTP handler, `idle` the rows of shards
-//! without records, `process` the measuring. Figures of one run belong together; compare
+//! without records, `failover` those of a worker that goes, `process` the measuring. Figures of one run belong together; compare
 //! ratios, not runs. See bench/README.md.
 
 mod client;
+mod failover;
 mod floor;
 mod idle;
 mod poller;
@@ -45,10 +46,11 @@ struct Rows {
     parallel: bool,
     idle: bool,
     hot: bool,
+    failover: bool,
 }
 
 impl Rows {
-    const ALL: [&str; 6] = ["plain", "filter", "http", "parallel", "idle", "hot"];
+    const ALL: [&str; 7] = ["plain", "filter", "http", "parallel", "idle", "hot", "failover"];
     /// Without those of idle shards, which take their time.
     const DEFAULT: &str = "plain,filter,http,parallel";
 
@@ -57,9 +59,9 @@ impl Rows {
         for name in &names {
             assert!(Self::ALL.contains(name), "there is no row {name:?} among {:?}", Self::ALL);
         }
-        let [plain, filter, http, parallel, idle, hot] =
+        let [plain, filter, http, parallel, idle, hot, failover] =
             Self::ALL.map(|name| names.contains(&name));
-        Self { plain, filter, http, parallel, idle, hot }
+        Self { plain, filter, http, parallel, idle, hot, failover }
     }
 }
 
@@ -108,7 +110,7 @@ fn main() {
     let rows = after("--rows").map_or(Rows::DEFAULT, |rest| rest[0].as_str());
     let mut rows = Rows::parse(rows);
     let against = after("--against").map(|rest| rest[0].as_str());
-    rows.plain |= against.is_some() && !rows.idle && !rows.hot;
+    rows.plain |= against.is_some() && !rows.idle && !rows.hot && !rows.failover;
     if rows.plain || rows.filter || rows.http {
         measure_reading(&plan, &rows, against);
     }
@@ -120,6 +122,9 @@ fn main() {
     }
     if rows.hot {
         idle.measure_hot();
+    }
+    if rows.failover {
+        failover::measure(&idle.open, plan.rounds);
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Body of [`Call::Shards`]: which of them.
+/// Body of [`super::Call::Shards`]: which of them.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ShardsBody {
@@ -24,21 +24,21 @@ pub enum ShardsBody {
     Shards(Vec<ShardId>),
 }
 
-/// Body of [`Call::Announce`].
+/// Body of [`super::Call::Announce`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AnnounceBody {
     /// Who has been given something.
     pub worker: WorkerId,
 }
 
-/// Body of [`Call::Drain`].
+/// Body of [`super::Call::Drain`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DrainBody {
     /// Who is stopping.
     pub worker: WorkerId,
 }
 
-/// Body of [`Call::Retire`].
+/// Body of [`super::Call::Retire`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RetireBody {
     /// Who leaves.
@@ -49,7 +49,7 @@ pub struct RetireBody {
     pub seen: Option<u64>,
 }
 
-/// Body of [`Call::Take`]; the answer is the lease.
+/// Body of [`super::Call::Take`]; the answer is the lease.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TakeBody {
     /// The shard, or none for the stream's lease.
@@ -62,7 +62,7 @@ pub struct TakeBody {
     pub new: Option<NewShard>,
 }
 
-/// Body of [`Call::HandOver`]; the answer is the new owner's lease.
+/// Body of [`super::Call::HandOver`]; the answer is the new owner's lease.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HandOverBody {
     /// The shard.
@@ -73,7 +73,7 @@ pub struct HandOverBody {
     pub to: WorkerId,
 }
 
-/// Body of [`Call::Release`].
+/// Body of [`super::Call::Release`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ReleaseBody {
     /// The shard, or none for the stream's lease.
@@ -82,7 +82,7 @@ pub struct ReleaseBody {
     pub lease: Lease,
 }
 
-/// Body of [`Call::Seeded`].
+/// Body of [`super::Call::Seeded`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SeededBody {
     /// The stream's lease.
@@ -91,14 +91,14 @@ pub struct SeededBody {
     pub begin: Position,
 }
 
-/// Body of [`Call::Unseed`].
+/// Body of [`super::Call::Unseed`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct UnseedBody {
     /// The stream's lease.
     pub lease: Lease,
 }
 
-/// Body of [`Call::Seek`].
+/// Body of [`super::Call::Seek`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SeekBody {
     /// The shard.
@@ -117,7 +117,7 @@ pub struct SeekBody {
     pub order: u64,
 }
 
-/// Body of [`Call::Forget`].
+/// Body of [`super::Call::Forget`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ForgetBody {
     /// The shard.
@@ -126,28 +126,28 @@ pub struct ForgetBody {
     pub lease: Lease,
 }
 
-/// Body of [`Call::Checkpoint`]: every shard that is due.
+/// Body of [`super::Call::Checkpoint`]: every shard that is due.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointBody<C> {
     /// The positions.
     pub checkpoints: C,
 }
 
-/// Answer of [`Call::Checkpoint`]: for each position, in order, nothing or its problem.
+/// Answer of [`super::Call::Checkpoint`]: for each position, in order, nothing or its problem.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointAnswer {
     /// `null` where it was written.
     pub results: Vec<Option<Problem>>,
 }
 
-/// Answer of [`Call::Shards`].
+/// Answer of [`super::Call::Shards`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ShardsAnswer {
     /// Every shard's item.
     pub shards: Vec<ShardProgress>,
 }
 
-/// Body of [`Call::WriteLetter`].
+/// Body of [`super::Call::WriteLetter`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WriteLetterBody {
     /// What it says.
@@ -160,7 +160,7 @@ pub struct WriteLetterBody {
     pub whole: bool,
 }
 
-/// Body of [`Call::WritePart`].
+/// Body of [`super::Call::WritePart`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WritePartBody {
     /// The letter.
@@ -175,21 +175,21 @@ pub struct WritePartBody {
     pub bytes: Bytes,
 }
 
-/// Body of [`Call::Letters`].
+/// Body of [`super::Call::Letters`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LettersBody {
     /// The last one that is known; none for the first page.
     pub after: Option<LetterId>,
 }
 
-/// Answer of [`Call::Letters`].
+/// Answer of [`super::Call::Letters`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LettersAnswer {
     /// Some that come after it; none at the end.
     pub letters: Vec<Listed>,
 }
 
-/// Body of [`Call::ReadPart`] and [`Call::RemovePart`].
+/// Body of [`super::Call::ReadPart`] and [`super::Call::RemovePart`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PartBody {
     /// The letter.
@@ -200,7 +200,7 @@ pub struct PartBody {
     pub part: u64,
 }
 
-/// Answer of [`Call::ReadPart`].
+/// Answer of [`super::Call::ReadPart`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PartAnswer {
     /// The part; none when it is not there.
@@ -209,7 +209,7 @@ pub struct PartAnswer {
     pub bytes: Option<Bytes>,
 }
 
-/// Body of [`Call::BreakLetter`] and [`Call::RemoveLetter`].
+/// Body of [`super::Call::BreakLetter`] and [`super::Call::RemoveLetter`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LetterBody {
     /// The letter.

@@ -1,0 +1,103 @@
+//! How long a shard's records wait when the worker that reads it goes.
+//!
+//! Owns the rows of two consumers of a name, one of which is killed or stopped: the time
+//! from then until the other delivers the first record of a shard that was the first's.
+
+use super::floor::Connection;
+use super::idle::{Arrivals, change_of_hot};
+use super::stage::{Consumer, Running, Stage};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A record of the shard that is followed comes this often.
+const EVERY: Duration = Duration::from_millis(50);
+/// Nobody waits for longer.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How a worker goes.
+#[derive(Clone, Copy)]
+enum End {
+    /// As `kill -9`.
+    Killed,
+    /// By SIGTERM.
+    Stopped,
+}
+
+/// Both ends, for streams of so many open shards, so many times each.
+pub fn measure(open: &[usize], rounds: usize) {
+    println!("from the end of one of two workers to the first record of its shard by the other");
+    println!("{:<26} {:>8} {:>10} {:>10} {:>10}", "", "times", "least s", "median s", "most s");
+    for &shards in open {
+        for end in [End::Killed, End::Stopped] {
+            let mut took: Vec<Duration> = (0..rounds).map(|_| once(shards, end)).collect();
+            took.sort();
+            let what = match end {
+                End::Killed => format!("killed, {shards} shards"),
+                End::Stopped => format!("stopped, {shards} shards"),
+            };
+            let [least, median, most] =
+                [0, rounds / 2, rounds - 1].map(|at| took[at].as_secs_f64());
+            println!("{what:<26} {rounds:>8} {least:>10.2} {median:>10.2} {most:>10.2}");
+        }
+    }
+    println!();
+}
+
+fn once(shards: usize, end: End) -> Duration {
+    let stage = Stage::idle(shards);
+    let handler = Arrivals::listen();
+    let url = format!("http://{}/", handler.address);
+    let consumer = Consumer::new(&url).set("CONSUMER_NAME", "bench-failover");
+    let workers = [stage.start(&consumer), stage.start(&consumer)];
+    share(&workers, shards);
+    let mut stream = Connection::open(stage.stream).expect("the simulator listens");
+    let mut put = || {
+        stream.post("/_simulator/put", "", &change_of_hot()).expect("put");
+    };
+    put();
+    let before = handler.until(1);
+    let delivers = |worker: &Running| worker.scrape([DELIVERED]) == [1];
+    let at = workers.iter().position(delivers).expect("one of them did");
+    let [mut going, staying] = workers;
+    let staying = if at == 0 { staying } else { std::mem::replace(&mut going, staying) };
+    let ended = Instant::now();
+    match end {
+        End::Killed => drop(going),
+        End::Stopped => {
+            let pid = going.process.0.id().to_string();
+            let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+            assert!(told.success());
+            thread::spawn(move || {
+                let mut going = going;
+                going.process.0.wait()
+            });
+        }
+    }
+    // What the one that goes had in flight is not the other's.
+    while staying.scrape([DELIVERED]) == [0] {
+        assert!(ended.elapsed() < LIMIT, "nobody goes on");
+        put();
+        thread::sleep(EVERY);
+    }
+    let took = ended.elapsed();
+    assert!(handler.until(before + 1) > before);
+    took
+}
+
+const DELIVERED: &str = "streamgate_records_delivered_total";
+
+/// Waits until both read about half of the shards.
+fn share(workers: &[Running; 2], shards: usize) {
+    let started = Instant::now();
+    loop {
+        let reading =
+            workers.each_ref().map(|w| w.scrape([r#"streamgate_shards{state="reading"}"#])[0]);
+        let [one, other] = reading;
+        if one + other == shards && one.abs_diff(other) <= 1 + shards / 20 {
+            return;
+        }
+        assert!(started.elapsed() < LIMIT, "{reading:?} of {shards}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
