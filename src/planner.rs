@@ -53,6 +53,12 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Of a shard that weighs so much as far as is known: nothing of it was seen yet. One that
+    /// arrived at another worker must not look as if it weighed nothing there.
+    pub fn begin(weight: u64) -> Self {
+        Self { total: 0, per_second: weight.saturating_sub(IDLE_WEIGHT) as f64 }
+    }
+
     /// Takes in that so many bytes were read altogether, `elapsed` after the last time.
     pub fn sample(&mut self, total: u64, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
@@ -319,6 +325,38 @@ mod tests {
             meter.sample(599_000_000, second);
         }
         assert!(meter.weight(Duration::ZERO) < IDLE_WEIGHT + 100, "and forgets");
+    }
+
+    #[test]
+    fn a_shard_that_moved_keeps_the_weight_that_is_usual_until_it_is_known() {
+        let mut meter = Meter::begin(1_000_000);
+        assert_eq!(meter.weight(Duration::ZERO), 1_000_000);
+        for _ in 0..600 {
+            meter.sample(0, Duration::from_secs(1));
+        }
+        assert!(meter.weight(Duration::ZERO) < IDLE_WEIGHT + 100);
+        assert_eq!(Meter::begin(0).weight(Duration::ZERO), IDLE_WEIGHT);
+    }
+
+    /// Ten shards of a megabyte a second and a worker that joins: what has moved is taken for
+    /// as heavy as shards are on average, so it does not move back.
+    #[test]
+    fn loaded_shards_move_once() {
+        let mut cluster = cluster(&[vec![1_000_000; 10], Vec::new()]);
+        let mut moved = 0;
+        for _ in 0..10 {
+            let usual = usual_weight(&shares(&cluster));
+            let before = cluster.clone();
+            moved += round(&mut cluster);
+            for (worker, shards) in &mut cluster {
+                for (shard, weight) in shards {
+                    if !before[worker].iter().any(|(old, _)| old == shard) {
+                        *weight = Meter::begin(usual).weight(Duration::ZERO);
+                    }
+                }
+            }
+        }
+        assert_eq!(moved, 5);
     }
 
     fn weights() -> impl Strategy<Value = u64> {

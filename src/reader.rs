@@ -69,6 +69,8 @@ pub enum Read {
         gap: Option<Gap>,
         /// In order.
         records: Vec<Record>,
+        /// How many there were, with those that are older than where reading begins.
+        came: usize,
         /// When it was asked for, in a shard that may still get records.
         asked: Option<SystemTime>,
     },
@@ -222,7 +224,8 @@ impl Reader {
             gap.resumed_at = page.records.first().map(Record::sequence_number);
         }
         let asked = (!self.closed && !self.ended).then_some(asked);
-        Read::Page { gap, records: self.drop_early(page.records), asked }
+        let came = page.records.len();
+        Read::Page { gap, records: self.drop_early(page.records), came, asked }
     }
 
     fn drop_early(&self, mut records: Vec<Record>) -> Vec<Record> {

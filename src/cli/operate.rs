@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use streamgate::aws;
 use streamgate::config;
 use streamgate::program::progress;
-use streamgate::progress::orders::{MAX_BY_BYTES, Order, Orders, Request, SeekTo};
-use streamgate::progress::{Position, Progress, Selection, ShardProgress};
+use streamgate::progress::orders::{MAX_BY_BYTES, Order, Request, SeekTo};
+use streamgate::progress::{Position, Progress, ProgressError, Selection, ShardProgress};
 use streamgate::source::ShardId;
 use streamgate::telemetry::metrics::Metrics;
 
@@ -101,20 +101,22 @@ pub async fn run(name: &str, matches: &ArgMatches) -> Result<(), Exit> {
             shards.into_iter().map(|shard| Order::Skip(shard, records)).collect()
         }
     };
-    let mut text = String::new();
     for order in orders {
         let sentence = format!("asked to {order}\n");
         // Counts in JSON are exact up to here.
         let nonce = fastrand::u64(1..1 << 53);
-        ask(&*store, Request { order, by: by.clone(), nonce }).await?;
-        text += &sentence;
+        let asked = store.order(&Request { order, by: by.clone(), nonce }).await;
+        if let Err(ProgressError::Unavailable(why)) = asked {
+            return Err(Exit::Failed(format!(
+                "{why}; it may stand nevertheless: look at `streamgate status --all` before asking again"
+            )));
+        }
+        asked.map_err(failed)?;
+        say(&sentence)?;
     }
-    say(&(text
-        + "the owners of the shards carry it out with their next look; `streamgate status --all` shows it\n"))
-}
-
-async fn ask(store: &dyn Progress, request: Request) -> Result<Orders, Exit> {
-    store.order(&request).await.map_err(failed)
+    say(
+        "the owners of the shards carry it out with their next look; `streamgate status --all` shows it\n",
+    )
 }
 
 /// A shard that has progress and is not at its end.

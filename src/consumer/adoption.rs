@@ -130,7 +130,7 @@ impl<'a> Adoption<'a> {
         if listed && seen.seeded.is_none() {
             // Also where there was none: what appears in a stream that is still being
             // enabled is new.
-            let begin = self.start(&seen).begin();
+            let begin = self.consumer.start(&seen.orders).begin();
             progress.seeded(self.lease, &begin).await?;
         }
         if listed {
@@ -167,7 +167,7 @@ impl<'a> Adoption<'a> {
     /// The shards that need an item now.
     fn seeds(&mut self, seen: &Coordination, items: &[ShardProgress]) -> Vec<Seed> {
         let now = clock::whole_second(clock::now());
-        let start = self.start(seen);
+        let start = self.consumer.start(&seen.orders);
         let seeds = self.family.with(|lineage| lineage.seeds(start, seen.seeded.as_ref(), now));
         let owners: BTreeMap<&ShardId, Option<&WorkerId>> =
             items.iter().map(|item| (&item.shard, item.lease.owner.as_ref())).collect();
@@ -262,7 +262,7 @@ impl<'a> Adoption<'a> {
         to: WorkerId,
     ) -> (WorkerId, Result<Given, ProgressError>) {
         let Orphan { shard, item, new, from_latest } = orphan;
-        let seen = item.as_ref().map(|item| &item.lease);
+        let (seen, asked) = (item.as_ref().map(|item| &item.lease), Instant::now());
         let key = LeaseKey::Shard(shard.clone());
         let lease = match self.consumer.progress.take(&key, seen, &to, Some(&new)).await {
             Ok(lease) => lease,
@@ -275,7 +275,7 @@ impl<'a> Adoption<'a> {
             Some(_) => Given::Taken,
             None => {
                 let item = Granted::begun(shard, new, lease);
-                Given::Begun(Box::new(Granted { item, from_latest }))
+                Given::Begun(Box::new(Granted { item, from_latest, asked }))
             }
         };
         (to, Ok(given))

@@ -188,7 +188,7 @@ impl<'a> Desk<'a> {
 
     fn take_in(&mut self, read: Read) {
         match read {
-            Read::Page { gap, records, asked } => {
+            Read::Page { gap, records, asked, .. } => {
                 self.pass_gap(gap);
                 self.at_tip = records.is_empty();
                 self.look_at_the_tip(&records, asked);

@@ -85,7 +85,7 @@ impl<'a> Launch<'a> {
         pulse: Arc<Pulse>,
         stop: Stop,
     ) -> impl Future<Output = (ShardId, StopReason)> + Send + 'static {
-        let Granted { item, from_latest } = granted;
+        let Granted { item, from_latest, .. } = granted;
         let (shard, position) = (item.shard, item.position);
         info!(%shard, ?position, "reading a shard");
         let settings = &self.consumer.settings;

@@ -254,6 +254,7 @@ impl<'a> Leader<'a> {
         known: &mut BTreeSet<WorkerId>,
     ) -> Result<bool, ProgressError> {
         let before = std::mem::take(known);
+        let mut buried = false;
         for seen in &view.workers {
             let worker = &seen.member.sign.worker;
             if seen.lives {
@@ -269,14 +270,11 @@ impl<'a> Leader<'a> {
                     known.insert(worker.clone());
                 }
                 // Where it was not known either: nobody else adopts what it had.
-                Ok(()) => {
-                    known.remove(worker);
-                    return Ok(true);
-                }
+                Ok(()) => buried = true,
                 Err(error) => return Err(error),
             }
         }
-        Ok(!before.is_subset(known))
+        Ok(buried || !before.is_subset(known))
     }
 
     /// Looks at the whole listing. Gives the wait until the next look.

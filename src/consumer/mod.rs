@@ -27,6 +27,8 @@ pub use settings::ConsumerSettings;
 
 use crate::backoff::Backoff;
 use crate::deliver::{Deliverer, Destination, Handler};
+use crate::lineage::StartingPosition;
+use crate::progress::orders::{Orders, SeekTo};
 use crate::progress::{Progress, ProgressError};
 use crate::source::{Source, SourceError, SourceErrorKind, SourceOperation, StreamDescription};
 use crate::telemetry::metrics::Metrics;
@@ -252,6 +254,16 @@ impl Consumer {
             }
             tokio::time::sleep(wait).await;
             self.board.well(part);
+        }
+    }
+
+    /// The starting position: the setting's, or where an operator has sent the stream since.
+    fn start(&self, orders: &Orders) -> StartingPosition {
+        match orders.start {
+            None => self.settings.starting_position,
+            Some(SeekTo::TrimHorizon) => StartingPosition::TrimHorizon,
+            Some(SeekTo::Latest) => StartingPosition::Latest,
+            Some(SeekTo::AtTimestamp(time)) => StartingPosition::AtTimestamp(time),
         }
     }
 

@@ -5,8 +5,7 @@
 //! reads a shard, and the starting position is carried out anew only after all are gone.
 
 use super::adoption::{Adoption, TAKES_AT_ONCE, has_sign};
-use crate::lineage::StartingPosition;
-use crate::progress::orders::{Move, Order, Request, Reset, SeekTo};
+use crate::progress::orders::{Move, Order, Request, Reset};
 use crate::progress::{Coordination, LeaseKey, Position, ProgressError, ShardProgress};
 use futures_util::StreamExt;
 use std::time::Duration;
@@ -17,17 +16,10 @@ pub(super) const RESET_WAIT: Duration = Duration::from_millis(250);
 /// While moves of operators stand, how often to see whether they are carried out.
 pub(super) const SETTLE_WAIT: Duration = Duration::from_secs(1);
 
-impl Adoption<'_> {
-    /// The starting position: the setting's, or where an operator has sent the stream since.
-    pub(super) fn start(&self, seen: &Coordination) -> StartingPosition {
-        match seen.orders.start {
-            None => self.consumer.settings.starting_position,
-            Some(SeekTo::TrimHorizon) => StartingPosition::TrimHorizon,
-            Some(SeekTo::Latest) => StartingPosition::Latest,
-            Some(SeekTo::AtTimestamp(time)) => StartingPosition::AtTimestamp(time),
-        }
-    }
+/// After items were removed: longer than anybody who has shards goes without a look.
+const RESET_PAUSE: Duration = Duration::from_millis(1200);
 
+impl Adoption<'_> {
     /// Removes all items once nobody reads any more, as an operator has asked: the starting
     /// position is carried out anew then. Gives when to go on.
     pub(super) async fn begin_anew(
@@ -66,13 +58,17 @@ impl Adoption<'_> {
             removed?;
         }
         drop(removals);
+        if !items.is_empty() {
+            // What somebody still makes who has not seen the order yet is found then.
+            return Ok(RESET_PAUSE);
+        }
         self.family.with(|lineage| {
             lineage.begin_anew();
             lineage.list(&listing);
         });
         consumer.progress.unseed(self.lease).await?;
         self.say(Order::Reset(reset.id)).await?;
-        info!(by = reset.asked.by, to = %reset.to, shards = items.len(), "the stream begins anew, as was asked");
+        info!(by = reset.asked.by, to = %reset.to, "the stream begins anew, as was asked");
         Ok(Duration::ZERO)
     }
 

@@ -237,6 +237,15 @@ impl Orders {
                     "a seek of the whole stream is under way: ask again when it is done".to_owned(),
                 ));
             }
+            Order::SeekShard(_, SeekTo::AtTimestamp(time))
+            | Order::SeekStream(SeekTo::AtTimestamp(time))
+                if *time > now =>
+            {
+                return Err(Refused(format!(
+                    "{} is in the future: everything until then would be left out",
+                    humantime::format_rfc3339_seconds(*time)
+                )));
+            }
             Order::SeekShard(shard, to) => {
                 let (shard, to) = (shard.clone(), MoveTo::Seek(*to));
                 orders.moves.push(Move { id, shard, to, asked: asked() });
@@ -369,6 +378,16 @@ mod tests {
         assert_eq!(ask(&mut orders, Order::Reset(id)), Ok(true));
         assert_eq!((orders.reset.clone(), orders.start), (None, Some(SeekTo::TrimHorizon)));
         assert_eq!(ask(&mut orders, Order::Reset(id)), Ok(false));
+    }
+
+    #[test]
+    fn nobody_is_sent_into_the_future() {
+        let orders = Orders::default();
+        let seek = Order::SeekStream(SeekTo::AtTimestamp(at(101)));
+        let request = Request { order: seek, by: "x".to_owned(), nonce: 1 };
+        let refused = orders.with(&request, at(100)).unwrap_err().to_string();
+        assert!(refused.contains("1970-01-01T00:01:41Z is in the future"), "{refused}");
+        assert!(orders.with(&request, at(101)).is_ok());
     }
 
     #[test]

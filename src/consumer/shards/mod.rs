@@ -177,7 +177,8 @@ impl<'a> Shards<'a> {
     fn hold(&mut self, granted: Granted) {
         let Granted { item, .. } = &granted;
         let shard = item.shard.clone();
-        let has_left = self.left.get(&shard).is_some_and(|left| item.lease.counter <= left.counter);
+        let is_it = |left: &Left| left.since >= granted.asked && item.lease.counter <= left.counter;
+        let has_left = self.left.get(&shard).is_some_and(is_it);
         if item.position == Position::ShardEnd || has_left {
             return;
         }
@@ -199,7 +200,7 @@ impl<'a> Shards<'a> {
         self.consumer.metrics.leases_taken.inc();
         let (drain, pulse) = (self.drain.child_token(), Arc::new(Pulse::default()));
         let stop = Stop { drain: drain.clone(), abandon: self.abandon.child_token() };
-        let meter = Meter::default();
+        let meter = Meter::begin(self.usual_weight());
         let halted = concerns(&self.views.borrow().orders, &shard, item.order);
         let held = Held {
             lease,
@@ -247,19 +248,13 @@ impl<'a> Shards<'a> {
         if self.draining || (known.is_empty() && self.family.is_finished()) {
             return;
         }
-        let settings = &self.consumer.settings;
-        let begin = self.views.borrow().seeded.clone();
-        let begin = begin.unwrap_or_else(|| settings.starting_position.begin());
-        let me = self.life.worker().clone();
-        let (drain, mut views) = (self.drain.clone(), self.views.clone());
-        // Where the stream begins anew the leader makes all items.
-        let stop = async move {
-            tokio::select! {
-                biased;
-                () = drain.cancelled() => {}
-                _ = views.wait_for(|view| view.orders.reset.is_some()) => {}
-            }
+        let begin = {
+            let view = self.views.borrow();
+            view.seeded.clone().unwrap_or_else(|| self.consumer.start(&view.orders).begin())
         };
+        let me = self.life.worker().clone();
+        // Where the stream begins anew the leader makes all items.
+        let stop = self.stopping();
         self.errands.push(Box::pin(errand::take_children(
             self.consumer,
             me,
@@ -300,10 +295,7 @@ impl<'a> Shards<'a> {
 
     /// A lease is not this worker's any more.
     fn leave(&mut self, shard: &ShardId) {
-        let resets = self.views.borrow().orders.reset.is_some();
-        if let Some(held) = self.held.remove(shard)
-            && !resets
-        {
+        if let Some(held) = self.held.remove(shard) {
             let left = Left { counter: held.lease.counter, since: Instant::now() };
             self.left.insert(shard.clone(), left);
         }
@@ -313,6 +305,12 @@ impl<'a> Shards<'a> {
         self.leave(shard);
         self.consumer.board.forget(shard);
         self.say(true);
+        self.look_for_returned(shard);
+    }
+
+    /// Reads again what has become this worker's, where a newer lease of the shard was seen
+    /// while an older one was held.
+    fn look_for_returned(&mut self, shard: &ShardId) {
         if self.returned.remove(shard) {
             self.load_leases();
         }

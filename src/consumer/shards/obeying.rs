@@ -31,10 +31,6 @@ pub(super) fn concerns(orders: &Orders, shard: &ShardId, done: u64) -> bool {
 impl Shards<'_> {
     /// Stops the loops of shards that are concerned, and sees to those that stand still.
     pub(super) fn obey(&mut self, view: &View) {
-        // Items are made anew, and their leases counted from one again.
-        if view.orders.reset.is_some() {
-            self.left.clear();
-        }
         let mut still = Vec::new();
         for (shard, held) in self.held.iter().filter(|(_, held)| !held.stopped) {
             if held.halted {
@@ -51,6 +47,7 @@ impl Shards<'_> {
     /// Does what was asked with a shard that no loop reads; where nothing was, or not any
     /// more, it is read again.
     pub(super) fn halt(&mut self, shard: ShardId) {
+        let stop = self.stopping();
         let Some(held) = self.held.get_mut(&shard) else { return };
         let view = self.views.borrow();
         let consumer = self.consumer;
@@ -64,7 +61,12 @@ impl Shards<'_> {
             self.errands.push(Box::pin(async move {
                 let delivers = |record: &Record| launch.delivers(record);
                 let reader = |item: &ShardProgress| launch.reader(item);
-                carry_out(consumer, lease, order, reader, delivers).await
+                tokio::select! {
+                    biased;
+                    // It stands until somebody has carried it out.
+                    () = stop => errand::read(consumer, shard).await,
+                    done = carry_out(consumer, lease, order, reader, delivers) => done,
+                }
             }));
         } else if let Some(pause) = view.orders.pause(&shard) {
             let by = pause.asked.by.clone();
@@ -99,6 +101,7 @@ async fn carry_out(
         return lost(shard);
     };
     let by = &order.asked.by;
+    let mut skipped = 0;
     let (position, from_latest) = match order.to {
         MoveTo::Seek(SeekTo::TrimHorizon) => (Position::TrimHorizon, false),
         MoveTo::Seek(SeekTo::AtTimestamp(time)) => (Position::AtTimestamp(time), false),
@@ -106,7 +109,9 @@ async fn carry_out(
             (Position::AtTimestamp(clock::whole_second(clock::now())), true)
         }
         MoveTo::Skip(records) => {
-            (skip(consumer, &item, records, by, reader(&item), delivers).await, false)
+            let position;
+            (position, skipped) = skip(&item, records, reader(&item), delivers).await;
+            (position, false)
         }
     };
     let (number, step) = (order.id, next_step());
@@ -114,29 +119,36 @@ async fn carry_out(
     if let Err(Lost) = persist("moving a shard's position", seek).await {
         return lost(shard);
     }
-    info!(%shard, by, from = ?item.position, to = ?position, "a shard's position is moved, as was asked");
+    consumer.metrics.records_dropped.with_label_values(&["skipped"]).inc_by(skipped);
+    match order.to {
+        MoveTo::Seek(_) => {
+            info!(%shard, by, from = ?item.position, to = ?position, "a shard's position is moved, as was asked");
+        }
+        MoveTo::Skip(asked) => warn!(
+            %shard, by, asked, skipped, after = ?item.position, through = ?position,
+            "records are skipped, as was asked: the handler does not get them"
+        ),
+    }
     let item = ShardProgress { position, order: number, window: None, ..item };
     Done::Moved { shard, item: Some(item), from_latest }
 }
 
 /// The position behind so many records that the handler would get, or behind those that
-/// there are.
+/// there are, and how many that were.
 async fn skip(
-    consumer: &Consumer,
     item: &ShardProgress,
     records: u64,
-    by: &str,
     mut reader: Reader,
     delivers: impl Fn(&Record) -> bool,
-) -> Position {
+) -> (Position, u64) {
     let (mut position, mut skipped, mut empty) = (item.position.clone(), 0, 0);
     while skipped < records && empty < TIP_PAGES {
-        let page = match reader.next().await {
-            Read::Page { gap: None, records, .. } => records,
+        let (page, came) = match reader.next().await {
+            Read::Page { gap: None, records, came, .. } => (records, came),
             // Records were lost here, which the shard's loop has to find and to keep.
             Read::Page { gap: Some(_), .. } | Read::End { .. } => break,
         };
-        empty = if page.is_empty() { empty + 1 } else { 0 };
+        empty = if came == 0 { empty + 1 } else { 0 };
         for record in page {
             if skipped == records {
                 break;
@@ -145,10 +157,5 @@ async fn skip(
             position = Position::After(record.sequence_number());
         }
     }
-    consumer.metrics.records_dropped.with_label_values(&["skipped"]).inc_by(skipped);
-    warn!(
-        shard = %item.shard, by, asked = records, skipped, after = ?item.position, through = ?position,
-        "records are skipped, as was asked: the handler does not get them"
-    );
-    position
+    (position, skipped)
 }

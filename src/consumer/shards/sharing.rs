@@ -39,6 +39,26 @@ impl Shards<'_> {
         self.held.values().fold(0, |load, held| load.saturating_add(held.weight()))
     }
 
+    /// What a shard weighs of which nothing is known yet.
+    pub(super) fn usual_weight(&self) -> u64 {
+        let shares: Vec<Share> =
+            self.views.borrow().taking().map(|member| Share::of(&member.sign)).collect();
+        planner::usual_weight(&shares)
+    }
+
+    /// Resolves when what may take long is to be left to others: at a stop, and when the
+    /// whole stream begins anew.
+    pub(super) fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (drain, mut views) = (self.drain.clone(), self.views.clone());
+        async move {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => {}
+                _ = views.wait_for(|view| view.orders.reset.is_some()) => {}
+            }
+        }
+    }
+
     /// Who else takes shards, and what they carry.
     pub(super) fn others(&self) -> Vec<Share> {
         let view = self.views.borrow();
