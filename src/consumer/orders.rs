@@ -78,12 +78,18 @@ impl Adoption<'_> {
         seen: &Coordination,
         items: &[ShardProgress],
     ) -> Result<(), ProgressError> {
-        let stands = |order: &&Move| {
-            let item = items.iter().find(|item| item.shard == order.shard);
-            item.is_some_and(|item| item.order < order.id && item.position != Position::ShardEnd)
-        };
-        let done: Vec<u64> =
-            seen.orders.moves.iter().filter(|order| !stands(order)).map(|order| order.id).collect();
+        let mut done = Vec::new();
+        for Move { id, shard, asked, .. } in &seen.orders.moves {
+            match items.iter().find(|item| item.shard == *shard) {
+                Some(item) if item.order >= *id => done.push(*id),
+                Some(item) if item.position != Position::ShardEnd => {}
+                // It was read to its end before anybody saw what was asked.
+                _ => {
+                    warn!(%shard, by = asked.by, "what was asked of a shard comes too late: it has ended");
+                    done.push(*id);
+                }
+            }
+        }
         if done.is_empty() { Ok(()) } else { self.say(Order::Settle(done)).await }
     }
 
