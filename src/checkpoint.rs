@@ -353,6 +353,7 @@ mod tests {
             parent: None,
             position: Position::TrimHorizon,
             closed: false,
+            epoch: 0,
         };
         let lease = store.take(&key, None, &worker, Some(&new)).await.unwrap();
         let (interval, board) = (Duration::from_secs(1), Arc::new(Board::new()));

@@ -180,11 +180,12 @@ impl Lineage {
     /// another one: whatever is new since then is read from its beginning, or from the time
     /// that was set then. LATEST on a child would lose what was written before its iterator
     /// was made, and a setting that was changed since would cut a hole between a shard's
-    /// progress and its child.
+    /// progress and its child. `epoch` is as in [`NewShard::epoch`].
     pub fn seeds(
         &self,
         start: StartingPosition,
         seeded: Option<&Position>,
+        epoch: u64,
         now: SystemTime,
     ) -> Vec<Seed> {
         let latest = seeded.is_none() && start == StartingPosition::Latest;
@@ -199,7 +200,7 @@ impl Lineage {
                     false => (begin.clone(), false),
                 };
                 let (shard, parent) = (id.clone(), node.parent.clone());
-                let new = NewShard { parent, position, closed: node.closed };
+                let new = NewShard { parent, position, closed: node.closed, epoch };
                 Seed { shard, new, from_latest }
             })
             .collect()
@@ -305,7 +306,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let mut lineage = Lineage::default();
         lineage.list(&listing(vec![shard("a", None, true), shard("b", Some("a"), false)]));
-        let seeds = lineage.seeds(StartingPosition::Latest, None, now);
+        let seeds = lineage.seeds(StartingPosition::Latest, None, 0, now);
         let told = |seed: &Seed| {
             (seed.shard.to_string(), seed.new.position.clone(), seed.new.closed, seed.from_latest)
         };
@@ -322,7 +323,7 @@ mod tests {
         lineage.end(&"b".into());
         lineage.add(&[shard("c", Some("b"), false)]);
         let begin = StartingPosition::Latest.begin();
-        let seeds = lineage.seeds(StartingPosition::Latest, Some(&begin), now);
+        let seeds = lineage.seeds(StartingPosition::Latest, Some(&begin), 0, now);
         assert_eq!(
             seeds.iter().map(told).collect::<Vec<_>>(),
             [("c".to_owned(), Position::TrimHorizon, false, false)]
@@ -335,7 +336,7 @@ mod tests {
         let mut lineage = Lineage::default();
         lineage.list(&listing(vec![shard("a", None, true), shard("b", Some("a"), true)]));
         let new = |lineage: &Lineage| -> Vec<String> {
-            let seeds = lineage.seeds(StartingPosition::TrimHorizon, None, now);
+            let seeds = lineage.seeds(StartingPosition::TrimHorizon, None, 0, now);
             seeds.iter().map(|seed| seed.shard.to_string()).collect()
         };
         assert_eq!(new(&lineage), ["a"]);
@@ -354,7 +355,7 @@ mod tests {
         lineage.list(&listing(vec![shard("a", None, true), shard("b", Some("a"), true)]));
         lineage.end(&"a".into());
         for start in [StartingPosition::Latest, StartingPosition::AtTimestamp(now)] {
-            let seed = lineage.seeds(start, Some(&Position::TrimHorizon), now).remove(0);
+            let seed = lineage.seeds(start, Some(&Position::TrimHorizon), 0, now).remove(0);
             assert_eq!((seed.new.position, seed.from_latest), (Position::TrimHorizon, false));
         }
     }

@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// Leases taken at the same time.
 pub(super) const TAKES_AT_ONCE: usize = 16;
@@ -102,6 +102,15 @@ impl<'a> Adoption<'a> {
         let mut seen = self.look().await?;
         // All actions on the table have worked now.
         self.consumer.store_proved.store(true, Ordering::Relaxed);
+        let (items, belated): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|item| item.lease.epoch() >= seen.orders.epoch);
+        if !belated.is_empty() {
+            warn!(
+                items = belated.len(),
+                "shards were still begun as before the seek of the whole stream: that is undone"
+            );
+            self.remove(&belated).await?;
+        }
         self.family.with(|lineage| {
             for item in &items {
                 lineage.keep(&item.shard, item.parent.as_ref(), &item.position);
@@ -168,7 +177,9 @@ impl<'a> Adoption<'a> {
     fn seeds(&mut self, seen: &Coordination, items: &[ShardProgress]) -> Vec<Seed> {
         let now = clock::whole_second(clock::now());
         let start = self.consumer.start(&seen.orders);
-        let seeds = self.family.with(|lineage| lineage.seeds(start, seen.seeded.as_ref(), now));
+        let seeds = self
+            .family
+            .with(|lineage| lineage.seeds(start, seen.seeded.as_ref(), seen.orders.epoch, now));
         let owners: BTreeMap<&ShardId, Option<&WorkerId>> =
             items.iter().map(|item| (&item.shard, item.lease.owner.as_ref())).collect();
         let before = std::mem::take(&mut self.expected);
@@ -305,7 +316,7 @@ pub(super) fn has_sign(seen: &Coordination, worker: &WorkerId) -> bool {
 impl Orphan {
     fn of(item: &ShardProgress) -> Self {
         let (parent, position) = (item.parent.clone(), item.position.clone());
-        let new = NewShard { parent, position, closed: item.closed };
+        let new = NewShard { parent, position, closed: item.closed, epoch: item.lease.epoch() };
         Self { shard: item.shard.clone(), item: Some(item.clone()), new, from_latest: false }
     }
 }

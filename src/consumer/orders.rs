@@ -2,7 +2,8 @@
 //!
 //! Owns the seek of the whole stream, and the removal of moves that are carried out; those
 //! of single shards are their owners'. Invariant: items are removed only while no worker
-//! reads a shard, and the starting position is carried out anew only after all are gone.
+//! reads a shard, and the starting position is carried out anew only after all are gone. What
+//! was still on its way then is of an earlier epoch: it is removed, and never takes effect.
 
 use super::adoption::{Adoption, TAKES_AT_ONCE, has_sign};
 use crate::progress::orders::{Move, Order, Request, Reset};
@@ -35,7 +36,7 @@ impl Adoption<'_> {
         if items.iter().any(is_read) {
             return Ok(RESET_WAIT);
         }
-        let (consumer, me) = (self.consumer, self.life.worker());
+        let consumer = self.consumer;
         // As of now: to begin at the tip with a shard that has children by now would be to
         // begin before it.
         let listing = match consumer.source.describe().await {
@@ -45,19 +46,7 @@ impl Adoption<'_> {
                 return Ok(SETTLE_WAIT);
             }
         };
-        let removals: Vec<_> = items
-            .iter()
-            .map(|item| async move {
-                let key = LeaseKey::Shard(item.shard.clone());
-                let lease = consumer.progress.take(&key, Some(&item.lease), me, None).await?;
-                consumer.progress.forget(&item.shard, &lease).await
-            })
-            .collect();
-        let mut removals = futures_util::stream::iter(removals).buffer_unordered(TAKES_AT_ONCE);
-        while let Some(removed) = removals.next().await {
-            removed?;
-        }
-        drop(removals);
+        self.remove(items).await?;
         if !items.is_empty() {
             // What somebody still makes who has not seen the order yet is found then.
             return Ok(RESET_PAUSE);
@@ -70,6 +59,24 @@ impl Adoption<'_> {
         self.say(Order::Reset(reset.id)).await?;
         info!(by = reset.asked.by, to = %reset.to, "the stream begins anew, as was asked");
         Ok(Duration::ZERO)
+    }
+
+    /// Removes items, whoever has them: what their owners still write is refused.
+    pub(super) async fn remove(&self, items: &[ShardProgress]) -> Result<(), ProgressError> {
+        let (progress, me) = (&self.consumer.progress, self.life.worker());
+        let removals: Vec<_> = items
+            .iter()
+            .map(|item| async move {
+                let key = LeaseKey::Shard(item.shard.clone());
+                let lease = progress.take(&key, Some(&item.lease), me, None).await?;
+                progress.forget(&item.shard, &lease).await
+            })
+            .collect();
+        let mut removals = futures_util::stream::iter(removals).buffer_unordered(TAKES_AT_ONCE);
+        while let Some(removed) = removals.next().await {
+            removed?;
+        }
+        Ok(())
     }
 
     /// Removes operators' moves that are carried out, or whose shards have ended.

@@ -1,11 +1,16 @@
 //! Who may write: the verdict on a write, given the lease it finds.
 //!
 //! Pure, and the same for every store: memory asks before it writes, the table asks
-//! when DynamoDB has refused a condition. Invariant: the counter only grows, so a lease
-//! that has passed on never fits again, and a write is taken for the caller's own only
-//! when what it would have left behind is what stands there.
+//! when DynamoDB has refused a condition. Invariant: the counter only grows, also over
+//! the removal of an item by a seek of the whole stream, so a lease that has passed on
+//! never fits again; and a write is taken for the caller's own only when what it would
+//! have left behind is what stands there.
 
-use super::{Lease, ProgressError, WorkerId};
+use super::{Lease, NewShard, ProgressError, WorkerId};
+
+/// Takes and hand-overs of a shard that an epoch has room for: one a second for half a
+/// year. A counter that JSON carries exactly has room for half a billion epochs.
+const COUNTED_IN_AN_EPOCH: u64 = 1 << 24;
 
 /// The beat that begins a life. No other does: one that was removed stays removed.
 pub(super) const FIRST_BEAT: u64 = 1;
@@ -34,14 +39,26 @@ impl Verdict {
     }
 }
 
-/// The lease that a take would leave behind.
-pub(super) fn taken(seen: Option<&Lease>, worker: &WorkerId) -> Lease {
-    Lease { owner: Some(worker.clone()), counter: seen.map_or(0, |seen| seen.counter) + 1 }
+/// The lease that a take of what was `seen` leaves behind.
+pub(super) fn taken(seen: &Lease, worker: &WorkerId) -> Lease {
+    Lease { owner: Some(worker.clone()), counter: seen.counter.saturating_add(1) }
+}
+
+/// The first lease of an item, that begins as `new`; the stream's has no such beginning.
+pub(super) fn first(new: Option<&NewShard>, worker: &WorkerId) -> Lease {
+    let epoch = new.map_or(0, |new| new.epoch);
+    let counter = epoch.saturating_mul(COUNTED_IN_AN_EPOCH);
+    taken(&Lease { owner: None, counter }, worker)
+}
+
+/// In which epoch the item was made that has this lease.
+pub(super) fn epoch(lease: &Lease) -> u64 {
+    lease.counter / COUNTED_IN_AN_EPOCH
 }
 
 /// The lease that a hand-over of `lease` leaves behind.
 pub(super) fn handed_over(lease: &Lease, to: &WorkerId) -> Lease {
-    taken(Some(lease), to)
+    taken(lease, to)
 }
 
 /// The hand-over of `lease`.
@@ -69,11 +86,11 @@ pub(super) fn beat(current: Option<u64>, beat: u64) -> Verdict {
     }
 }
 
-/// A take of what was `seen`.
-pub(super) fn take(current: Option<&Lease>, seen: Option<&Lease>, worker: &WorkerId) -> Verdict {
+/// A take of what was `seen`, that would leave `taken` behind.
+pub(super) fn take(current: Option<&Lease>, seen: Option<&Lease>, taken: &Lease) -> Verdict {
     if current == seen {
         Verdict::Write
-    } else if current == Some(&taken(seen, worker)) {
+    } else if current == Some(taken) {
         Verdict::Done
     } else {
         lost(current)
@@ -117,6 +134,7 @@ fn lost(current: Option<&Lease>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Position;
     use super::*;
     use proptest::prelude::*;
 
@@ -127,6 +145,29 @@ mod tests {
         })
     }
 
+    fn left_behind(before: Option<&Lease>, worker: &WorkerId) -> Lease {
+        before.map_or_else(|| first(None, worker), |before| taken(before, worker))
+    }
+
+    #[test]
+    fn an_item_that_is_made_anew_counts_on_above_all_leases_before() {
+        let worker = WorkerId::from("w1");
+        let made = |epoch| {
+            let new =
+                NewShard { parent: None, position: Position::TrimHorizon, closed: false, epoch };
+            first(Some(&new), &worker)
+        };
+        assert_eq!(made(0).counter, 1);
+        let mut lease = made(1);
+        for _ in 0..1000 {
+            lease = taken(&lease, &worker);
+        }
+        assert_eq!(epoch(&lease), 1);
+        assert!(made(2).counter > lease.counter);
+        // Whatever a caller of the api says for one.
+        assert!(made(u64::MAX).counter > made(1 << 52).counter - 1);
+    }
+
     proptest! {
         #[test]
         fn a_lease_never_fits_again_after_a_take(
@@ -135,9 +176,9 @@ mod tests {
             worker in 0..3u8,
         ) {
             let worker = WorkerId::from(format!("w{worker}").as_str());
-            prop_assume!(take(before.as_ref(), before.as_ref(), &worker) == Verdict::Write);
             prop_assume!(before.as_ref().is_none_or(|before| before.counter >= old.counter));
-            let now = taken(before.as_ref(), &worker);
+            let now = left_behind(before.as_ref(), &worker);
+            prop_assert_eq!(take(before.as_ref(), before.as_ref(), &now), Verdict::Write);
             prop_assume!(now != old);
             let lost = Verdict::Lost(Some(worker.clone()));
             prop_assert_eq!(held(Some(&now), &old), lost.clone());
@@ -151,8 +192,8 @@ mod tests {
             worker in 0..3u8,
         ) {
             let worker = WorkerId::from(format!("w{worker}").as_str());
-            let now = taken(before.as_ref(), &worker);
-            prop_assert_eq!(take(Some(&now), before.as_ref(), &worker), Verdict::Done);
+            let now = left_behind(before.as_ref(), &worker);
+            prop_assert_eq!(take(Some(&now), before.as_ref(), &now), Verdict::Done);
             let released = Lease { owner: None, ..now.clone() };
             prop_assert_eq!(release(Some(&released), &now), Verdict::Done);
             prop_assert_eq!(forget(None, &now), Verdict::Done);

@@ -2,7 +2,8 @@
 //!
 //! Owns the words of progress as plain data; how they lie in a table is [`super::item`]'s,
 //! how they stand in JSON [`super::json`]'s. Invariant: a lease is never confused with an
-//! earlier one, for its counter grows with every take and every hand-over.
+//! earlier one, for its counter grows with every take and every hand-over, and over every
+//! seek of the whole stream.
 
 use super::json;
 use super::orders::Orders;
@@ -54,16 +55,23 @@ pub enum LeaseKey {
 }
 
 /// The fenced right of one worker to one thing. `counter` is the fencing token: it grows
-/// by one with every take and every hand-over, so a lease is never confused with an
-/// earlier one.
+/// with every take and every hand-over, so a lease is never confused with an earlier one;
+/// that of an item begins above all those of earlier epochs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lease {
     /// Who holds it; `None` after a release.
     pub owner: Option<WorkerId>,
-    /// How often it has been taken or handed over.
+    /// Grows by one when it is taken or handed over.
     #[serde(with = "json::count")]
     #[schemars(schema_with = "json::count::schema")]
     pub counter: u64,
+}
+
+impl Lease {
+    /// The [`Orders::epoch`] in which the shard's item was made that this is of.
+    pub fn epoch(&self) -> u64 {
+        super::fencing::epoch(self)
+    }
 }
 
 /// How far a shard has been delivered, durably.
@@ -259,4 +267,8 @@ pub struct NewShard {
     /// Whether it takes no more records.
     #[serde(default)]
     pub closed: bool,
+    /// [`Orders::epoch`] as it was when this was decided.
+    #[serde(default, with = "json::count")]
+    #[schemars(schema_with = "json::count::schema")]
+    pub epoch: u64,
 }

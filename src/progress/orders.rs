@@ -169,6 +169,11 @@ pub struct Orders {
     pub reset: Option<Reset>,
     /// Where the last seek of the whole stream began, in place of `STARTING_POSITION`.
     pub start: Option<SeekTo>,
+    /// How often the whole stream has begun anew. Items of shards that were made in an
+    /// earlier epoch count for nothing.
+    #[serde(default, with = "json::count")]
+    #[schemars(schema_with = "json::count::schema")]
+    pub epoch: u64,
     /// The last requests, the newest last; not those of the leader.
     pub past: Vec<Past>,
 }
@@ -263,7 +268,10 @@ impl Orders {
             }
             Order::Settle(ids) => orders.moves.retain(|order| !ids.contains(&order.id)),
             Order::Reset(id) => match orders.reset.take() {
-                Some(reset) if reset.id == *id => orders.start = Some(reset.to),
+                Some(reset) if reset.id == *id => {
+                    orders.start = Some(reset.to);
+                    orders.epoch += 1;
+                }
                 _ => return Ok(None),
             },
         }
@@ -377,6 +385,7 @@ mod tests {
         assert!(orders.reset.is_some());
         assert_eq!(ask(&mut orders, Order::Reset(id)), Ok(true));
         assert_eq!((orders.reset.clone(), orders.start), (None, Some(SeekTo::TrimHorizon)));
+        assert_eq!(orders.epoch, 1);
         assert_eq!(ask(&mut orders, Order::Reset(id)), Ok(false));
     }
 

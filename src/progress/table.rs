@@ -190,7 +190,10 @@ impl Progress for TableProgress {
         new: Option<&NewShard>,
     ) -> Result<Lease, ProgressError> {
         let item_key = self.keys.lease(key);
-        let taken = fencing::taken(seen, worker);
+        let taken = match seen {
+            Some(seen) => fencing::taken(seen, worker),
+            None => fencing::first(first_take(key, new)?, worker),
+        };
         let mut values = owner_values(&taken, worker);
         let (update, condition) = match seen {
             Some(seen) => {
@@ -211,7 +214,7 @@ impl Progress for TableProgress {
         match self.table.update(&item_key, update, condition, values).await {
             Ok(()) => {}
             Err(refusal) => {
-                self.judge(&item_key, refusal, |now, _| fencing::take(now, seen, worker)).await?;
+                self.judge(&item_key, refusal, |now, _| fencing::take(now, seen, &taken)).await?;
             }
         }
         Ok(taken)

@@ -55,6 +55,7 @@ macro_rules! conformance {
             what_operators_ask_for_stands_until_it_is_done,
             a_move_counts_with_its_position,
             what_was_seeded_can_be_taken_back,
+            an_item_that_is_made_anew_knows_no_lease_from_before,
             many_shards_are_all_loaded,
             consumers_and_labels_do_not_see_each_other,
             of_twenty_takers_one_wins,
@@ -188,7 +189,7 @@ fn key(n: usize) -> LeaseKey {
 }
 
 fn at_horizon() -> NewShard {
-    NewShard { parent: None, position: Position::TrimHorizon, closed: false }
+    NewShard { parent: None, position: Position::TrimHorizon, closed: false, epoch: 0 }
 }
 
 fn after(digits: &str) -> Position {
@@ -245,6 +246,7 @@ async fn the_first_take_makes_the_item(space: &Space) {
         parent: Some(shard(0)),
         position: Position::AtTimestamp(at_millis(1_234)),
         closed: true,
+        epoch: 0,
     };
     let before = SystemTime::now() - Duration::from_millis(1);
     let lease = store.take(&key(1), None, &worker("w1"), Some(&new)).await.unwrap();
@@ -274,7 +276,12 @@ async fn a_take_of_what_was_seen_wins_and_counts_up(space: &Space) {
     let mut seen = take_new(&*store, 1, "w0").await;
     write(&*store, checkpoint(1, &seen, after("77"))).await.unwrap();
     for n in 1..4 {
-        let other = NewShard { parent: Some(shard(9)), position: Position::ShardEnd, closed: true };
+        let other = NewShard {
+            parent: Some(shard(9)),
+            position: Position::ShardEnd,
+            closed: true,
+            epoch: 0,
+        };
         let taker = worker(&format!("w{n}"));
         seen = store.take(&key(1), Some(&seen), &taker, Some(&other)).await.unwrap();
         assert_eq!(seen, Lease { owner: Some(taker), counter: n + 1 });
@@ -487,7 +494,7 @@ async fn every_position_is_read_as_it_was_written(space: &Space) {
         Position::ShardEnd,
     ];
     for (n, position) in positions.iter().enumerate() {
-        let new = NewShard { parent: None, position: position.clone(), closed: false };
+        let new = NewShard { parent: None, position: position.clone(), closed: false, epoch: 0 };
         store.take(&key(n), None, &worker("w1"), Some(&new)).await.unwrap();
     }
     let lease = take_new(&*store, 99, "w1").await;
@@ -688,6 +695,24 @@ async fn what_was_seeded_can_be_taken_back(space: &Space) {
     assert_lost(store.unseed(&lease).await, None);
 }
 
+async fn an_item_that_is_made_anew_knows_no_lease_from_before(space: &Space) {
+    let store = space.store();
+    let old = take_new(&*store, 1, "w1").await;
+    write(&*store, checkpoint(1, &old, after("9"))).await.unwrap();
+    store.forget(&shard(1), &old).await.unwrap();
+    let new = NewShard { epoch: 1, ..at_horizon() };
+    let lease = store.take(&key(1), None, &worker("w1"), Some(&new)).await.unwrap();
+    assert_eq!((old.epoch(), lease.epoch()), (0, 1));
+    // The take is known as its own when its answer was lost, and what is late from before is
+    // refused, though it was the same worker's.
+    let again = store.take(&key(1), None, &worker("w1"), Some(&new)).await.unwrap();
+    assert_eq!(again, lease);
+    assert_lost(write(&*store, checkpoint(1, &old, after("9"))).await, Some("w1"));
+    assert_lost(store.seek(&shard(1), &old, 1 << 40, &after("9"), 1).await, Some("w1"));
+    assert_lost(store.release(&key(1), &old).await, Some("w1"));
+    assert_eq!(only_shard(&*store).await.position, Position::TrimHorizon);
+}
+
 async fn many_shards_are_all_loaded(space: &Space) {
     let store = space.store();
     let mut expected = BTreeMap::new();
@@ -697,6 +722,7 @@ async fn many_shards_are_all_loaded(space: &Space) {
             parent: parent.clone(),
             position: after(&n.to_string()),
             closed: n % 2 == 0,
+            epoch: 0,
         };
         store.take(&key(n), None, &worker("w1"), Some(&new)).await.unwrap();
         expected.insert(shard(n), (parent, new.position));

@@ -813,6 +813,25 @@ async fn a_seek_of_the_stream_begins_anew_with_all_shards_in_order() {
     second.stop().await;
 }
 
+/// A worker that was asked to stop reading may have had the take of a child under way.
+#[tokio::test(start_paused = true)]
+async fn an_item_that_comes_late_after_a_seek_of_the_stream_counts_for_nothing() {
+    let simulator = simulator(1);
+    let store = MemoryProgress::new();
+    let handler: Arc<Recorder> = Arc::default();
+    put_rounds(&simulator, 3, 0..2);
+    ask(&store, Order::SeekStream(SeekTo::TrimHorizon)).await;
+    let reset = store.coordination().await.unwrap().orders.reset.unwrap().id;
+    ask(&store, Order::Reset(reset)).await;
+    let shard: ShardId = simulator.open_shards()[0].as_str().into();
+    let late = NewShard { parent: None, position: Position::ShardEnd, closed: true, epoch: 0 };
+    let key = LeaseKey::Shard(shard);
+    store.take(&key, None, &"another".into(), Some(&late)).await.unwrap();
+    let running = start(settings(), &simulator, store.view(), Arc::clone(&handler));
+    handler.until_distinct(6).await;
+    running.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_workers_shards_go_on_after_the_failover_time() {
     let simulator = simulator(4);

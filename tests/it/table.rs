@@ -36,7 +36,7 @@ fn shard() -> ShardId {
 }
 
 fn new_shard() -> NewShard {
-    NewShard { parent: None, position: Position::TrimHorizon, closed: false }
+    NewShard { parent: None, position: Position::TrimHorizon, closed: false, epoch: 0 }
 }
 
 fn a_gap() -> Gap {

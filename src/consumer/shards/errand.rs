@@ -121,7 +121,7 @@ pub(super) async fn take_children(
     slots: &Semaphore,
     parent: ShardId,
     known: Vec<Shard>,
-    begin: Position,
+    (begin, epoch): (Position, u64),
     stop: impl Future<Output = ()>,
 ) -> Done {
     let taking = async {
@@ -132,7 +132,7 @@ pub(super) async fn take_children(
         let found = !children.is_empty();
         let (mut taken, asked) = (Vec::new(), Instant::now());
         for Shard { id, parent, closed } in children {
-            let new = NewShard { parent, position: begin.clone(), closed };
+            let new = NewShard { parent, position: begin.clone(), closed, epoch };
             let key = LeaseKey::Shard(id.clone());
             let take = || consumer.progress.take(&key, None, &me, Some(&new));
             match persist("taking a child", take).await {

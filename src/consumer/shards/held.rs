@@ -37,7 +37,7 @@ pub(in crate::consumer) enum Given {
 impl Granted {
     /// The item of a shard that has just been made.
     pub fn begun(shard: ShardId, new: NewShard, lease: Lease) -> ShardProgress {
-        let NewShard { parent, position, closed } = new;
+        let NewShard { parent, position, closed, epoch: _ } = new;
         let now = crate::clock::now();
         ShardProgress {
             shard,

@@ -250,7 +250,9 @@ impl<'a> Shards<'a> {
         }
         let begin = {
             let view = self.views.borrow();
-            view.seeded.clone().unwrap_or_else(|| self.consumer.start(&view.orders).begin())
+            let begin = view.seeded.clone();
+            let begin = begin.unwrap_or_else(|| self.consumer.start(&view.orders).begin());
+            (begin, view.orders.epoch)
         };
         let me = self.life.worker().clone();
         // Where the stream begins anew the leader makes all items.

@@ -41,9 +41,12 @@ impl Store {
         worker: &WorkerId,
         new: Option<&NewShard>,
     ) -> Result<Lease, ProgressError> {
-        let taken = fencing::taken(seen, worker);
         let first = if seen.is_none() { first_take(key, new)? } else { None };
-        match fencing::take(self.lease(key), seen, worker) {
+        let taken = match seen {
+            Some(seen) => fencing::taken(seen, worker),
+            None => fencing::first(first, worker),
+        };
+        match fencing::take(self.lease(key), seen, &taken) {
             Verdict::Write => {}
             verdict => return verdict.after_refusal().map(|()| taken),
         }

@@ -115,10 +115,11 @@ impl Protocol {
         let current = super::super::Lease::from(state.lease);
         match call {
             Call::Take { by, seen } => {
-                let (seen, by_id) = (seen.into(), by.id());
-                let verdict = fencing::take(Some(&current), Some(&seen), &by_id);
+                let seen = seen.into();
+                let taken = fencing::taken(&seen, &by.id());
+                let verdict = fencing::take(Some(&current), Some(&seen), &taken);
                 if verdict == Verdict::Write || self.is_wrong(Wrong::TakesBlindly) {
-                    self.pass(state, by, &fencing::taken(Some(&seen), &by_id));
+                    self.pass(state, by, &taken);
                 }
             }
             Call::HandOver { lease, to } => {

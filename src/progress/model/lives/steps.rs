@@ -34,9 +34,8 @@ impl Protocol {
 
     fn arrive_take(&self, state: &mut State, by: Name, seen: Lease) {
         let (store, expected) = (state.lease.into(), seen.into());
-        let verdict = fencing::take(Some(&store), Some(&expected), &by.id());
-        if verdict == Verdict::Write {
-            let taken = fencing::taken(Some(&expected), &by.id());
+        let taken = fencing::taken(&expected, &by.id());
+        if fencing::take(Some(&store), Some(&expected), &taken) == Verdict::Write {
             state.lease = Lease { owner: Some(by), counter: taken.counter as u8 };
         }
     }
