@@ -42,7 +42,7 @@ impl Idle {
             self.window, self.interval
         );
         println!(
-            "{:<26} {:>8} {:>8} {:>8} {:>7} {:>12} {:>10} {:>8} {:>9}",
+            "{:<26} {:>8} {:>8} {:>8} {:>7} {:>12} {:>10} {:>8} {:>11} {:>9}",
             "",
             "RSS MiB",
             "peak",
@@ -51,6 +51,7 @@ impl Idle {
             "GetRecords/h",
             "us a call",
             "over",
+            "all calls/h",
             "writes/h"
         );
         for &shards in &self.open {
@@ -92,26 +93,22 @@ impl Idle {
     fn row(&self, what: &str, stage: &Stage, consumer: &Consumer, shards: usize, floor: f64) {
         let running = stage.start(consumer);
         settle(&running, shards);
-        let account = || {
-            let [calls, writes] =
-                running.scrape([GET_RECORDS, "streamgate_table_write_units_total"]);
-            (calls as f64, writes as f64, running.process.cpu())
-        };
-        let ((calls, writes, cpu), began) = (account(), Instant::now());
+        let (before, cpu, began) = (running.calls(), running.process.cpu(), Instant::now());
         thread::sleep(self.window);
-        let (calls_now, writes_now, cpu_now) = account();
+        let (calls, cpu) = (running.calls().since(before), running.process.cpu() - cpu);
         let wall = began.elapsed().as_secs_f64();
-        let (calls, writes, cpu) = (calls_now - calls, writes_now - writes, cpu_now - cpu);
+        let (reads, hourly) = (calls.reads as f64, |count: usize| count as f64 / wall * 3600.0);
         println!(
-            "{what:<26} {:>8.1} {:>8.1} {:>8} {:>7.2} {:>12.0} {:>10.1} {:>8.2} {:>9.0}",
+            "{what:<26} {:>8.1} {:>8.1} {:>8} {:>7.2} {:>12.0} {:>10.1} {:>8.2} {:>11.0} {:>9.0}",
             running.process.mib("VmRSS:"),
             running.process.mib("VmHWM:"),
             running.process.sockets(),
             cpu / wall * 100.0,
-            calls / wall * 3600.0,
-            cpu / calls * 1e6,
-            cpu / calls / floor,
-            writes / wall * 3600.0,
+            hourly(calls.reads),
+            cpu / reads * 1e6,
+            cpu / reads / floor,
+            hourly(calls.all),
+            hourly(calls.write_units),
         );
     }
 
@@ -155,14 +152,12 @@ impl Idle {
     }
 }
 
-const GET_RECORDS: &str = r#"streamgate_aws_requests_total{operation="GetRecords",outcome="ok"}"#;
-
 /// Waits until every shard is read and its polls have found their pace.
 fn settle(running: &Running, shards: usize) {
     let started = Instant::now();
     loop {
-        let [reading, calls] =
-            running.scrape([r#"streamgate_shards{state="reading"}"#, GET_RECORDS]);
+        let [reading] = running.scrape([r#"streamgate_shards{state="reading"}"#]);
+        let calls = running.calls().reads;
         if reading == shards && calls >= SETTLED * shards {
             return;
         }

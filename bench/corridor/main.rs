@@ -124,7 +124,7 @@ fn main() {
         idle.measure_hot();
     }
     if rows.failover {
-        failover::measure(&idle.open, plan.rounds);
+        failover::measure(&idle.open, plan.rounds, idle.window);
     }
 }
 

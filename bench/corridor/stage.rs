@@ -62,8 +62,50 @@ pub struct Running {
     address: SocketAddr,
 }
 
+/// What a consumer has asked of AWS since its start.
+#[derive(Clone, Copy, Default)]
+pub struct Calls {
+    /// GetRecords that were answered.
+    pub reads: usize,
+    /// All calls, those on the table too, failed attempts included.
+    pub all: usize,
+    /// Write units that the table said they took.
+    pub write_units: usize,
+}
+
+impl Calls {
+    /// Those since `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            reads: self.reads - earlier.reads,
+            all: self.all - earlier.all,
+            write_units: self.write_units - earlier.write_units,
+        }
+    }
+
+    /// Those of both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            reads: self.reads + other.reads,
+            all: self.all + other.all,
+            write_units: self.write_units + other.write_units,
+        }
+    }
+}
+
 impl Running {
-    /// What these counters and gauges stand at; 0 for one that the binary does not have.
+    /// What it has asked of AWS.
+    pub fn calls(&self) -> Calls {
+        let [reads, all, write_units] = self.scrape([
+            r#"streamgate_aws_requests_total{operation="GetRecords",outcome="ok"}"#,
+            "streamgate_aws_requests_total",
+            "streamgate_table_write_units_total",
+        ]);
+        Calls { reads, all, write_units }
+    }
+
+    /// What these counters and gauges stand at, over all labels where none are named; 0 for
+    /// one that the binary does not have.
     pub fn scrape<const N: usize>(&self, metrics: [&str; N]) -> [usize; N] {
         scrape(self.address, metrics)
     }
@@ -188,14 +230,19 @@ fn table() -> SocketAddr {
     address
 }
 
-/// What these counters stand at; 0 for one that the binary does not have.
 fn scrape<const N: usize>(address: SocketAddr, metrics: [&str; N]) -> [usize; N] {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
         .expect("sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("answered");
-    let value =
-        |metric| text.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse().ok());
-    metrics.map(|metric| value(metric).unwrap_or(0))
+    let value = |metric: &str| {
+        let of = |line: &str| {
+            let rest = line.strip_prefix(metric)?;
+            let value = rest.rsplit(' ').next().filter(|_| rest.starts_with([' ', '{']));
+            value?.parse::<usize>().ok()
+        };
+        text.lines().filter_map(of).sum()
+    };
+    metrics.map(value)
 }
