@@ -1,26 +1,22 @@
 //! From stream to handler on a paused clock: order, completeness, restarts, gaps, cost.
 
+use crate::support::around::store_around;
 use crate::support::rig::{
-    Got, Recorder, Running, arn, assert_in_order, put_rounds, settings, start, start_with,
+    Got, Recorder, arn, assert_in_order, put_rounds, settings, start, start_with,
 };
-use async_trait::async_trait;
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::{ConsumerError, ConsumerSettings};
 use streamgate::lineage::StartingPosition;
-use streamgate::progress::letters::{DeadLetter, DeadLetters, LetterId, Listed};
-use streamgate::progress::orders::{Order, Orders, Request, SeekTo};
 use streamgate::progress::{
-    Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, MemoryFault, MemoryProgress, NewShard,
-    Position, Progress, ProgressError, Selection, ShardProgress, WorkerId,
+    MemoryFault, MemoryProgress, Position, Progress, ProgressError, Selection, ShardProgress,
 };
 use streamgate::record::SequenceNumber;
 use streamgate::simulator::{
     Change, ChangeKind, Fault, FaultRule, ListingOrder, Operation, Simulator,
 };
-use streamgate::source::{ShardId, StreamStatus};
+use streamgate::source::StreamStatus;
 use tokio::sync::Semaphore;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -472,28 +468,6 @@ async fn a_store_that_is_away_for_less_than_the_failover_time_stops_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_without_anything_to_write_learns_within_a_beat_that_it_was_buried() {
-    let simulator = simulator(1);
-    let store = MemoryProgress::new();
-    let running = start(settings(), &simulator, store.view(), Arc::default());
-    simulator.called(|calls| calls.get_records >= 5).await;
-    let other = store.view();
-    let worker = other.coordination().await.unwrap().workers.remove(0).sign;
-    let lost = running.metrics.leases_lost.get();
-    other.retire(&worker.worker, Some(worker.beat)).await.unwrap();
-    let buried = tokio::time::Instant::now();
-    while running.metrics.leases_lost.get() == lost {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(buried.elapsed() < 4 * SECOND, "{:?}", buried.elapsed());
-    // It begins anew, under another name, and nobody else is there.
-    simulator.put_item("a", 0);
-    running.handler.until_distinct(1).await;
-    assert_eq!(store.coordination().await.unwrap().workers.len(), 1);
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_listing_that_is_refused_for_a_while_makes_it_unready_for_that_while() {
     let simulator = simulator(1);
     let running = start(settings(), &simulator, MemoryProgress::new(), Arc::default());
@@ -623,332 +597,6 @@ async fn a_failing_batch_is_tried_again_in_order_and_shown() {
     running.stop().await;
 }
 
-/// How many shards each of these reads.
-fn held(workers: &[&Running]) -> Vec<i64> {
-    workers.iter().map(|worker| worker.metrics.leases_held.get()).collect()
-}
-
-async fn until_held(workers: &[&Running], expected: &[i64]) -> Duration {
-    let began = tokio::time::Instant::now();
-    let all: i64 = expected.iter().sum();
-    loop {
-        let mut held = held(workers);
-        assert!(held.iter().sum::<i64>() <= all, "a shard with two owners: {held:?}");
-        held.sort_unstable();
-        if held == expected {
-            return began.elapsed();
-        }
-        assert!(began.elapsed() < 600 * SECOND, "{held:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn workers_share_the_shards_and_what_moves_is_not_delivered_twice() {
-    let simulator = simulator(6);
-    let store = MemoryProgress::new();
-    let handler: Arc<Recorder> = Arc::default();
-    let begin = || start(settings(), &simulator, store.view(), Arc::clone(&handler));
-    let first = begin();
-    put_rounds(&simulator, 30, 0..2);
-    handler.until_distinct(60).await;
-    until_held(&[&first], &[6]).await;
-
-    let second = begin();
-    let joined = until_held(&[&first, &second], &[3, 3]).await;
-    assert!(joined < 7 * SECOND, "its share within two heartbeats: {joined:?}");
-    let third = begin();
-    let joined = until_held(&[&first, &second, &third], &[2, 2, 2]).await;
-    assert!(joined < 7 * SECOND, "its share within two heartbeats: {joined:?}");
-    put_rounds(&simulator, 30, 2..4);
-    handler.until_distinct(120).await;
-    tokio::time::sleep(300 * SECOND).await;
-    assert_eq!(held(&[&first, &second, &third]), [2, 2, 2], "and there they stay");
-    let moved: u64 =
-        [&first, &second, &third].map(|w| w.metrics.leases_handed_over.get()).iter().sum();
-    assert!(moved <= 5, "{moved} moves");
-
-    // Under load: a stop hands everything over, and the others go on within a second.
-    put_rounds(&simulator, 30, 4..8);
-    first.drain();
-    let left = tokio::time::Instant::now();
-    until_held(&[&second, &third], &[3, 3]).await;
-    assert!(left.elapsed() < SECOND, "{:?}", left.elapsed());
-    handler.until_distinct(240).await;
-    first.ended().await.unwrap();
-    second.stop().await;
-    put_rounds(&simulator, 30, 8..9);
-    handler.until_distinct(270).await;
-    third.stop().await;
-    let got = handler.got();
-    assert_in_order(&got);
-    assert_eq!(got.len(), 270, "nothing was delivered twice");
-}
-
-/// Asks for something as an operator does.
-async fn ask(store: &MemoryProgress, order: Order) {
-    let request = Request { order, by: "operator".to_owned(), nonce: fastrand::u64(..1 << 53) };
-    store.view().order(&request).await.expect("it can be met");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pause_stops_a_shard_or_all_until_they_are_resumed() {
-    let simulator = simulator(4);
-    let store = MemoryProgress::new();
-    let handler: Arc<Recorder> = Arc::default();
-    let begin = || start(settings(), &simulator, store.view(), Arc::clone(&handler));
-    let (first, second) = (begin(), begin());
-    put_rounds(&simulator, 20, 0..1);
-    handler.until_distinct(20).await;
-    until_held(&[&first, &second], &[2, 2]).await;
-    let paused: ShardId = handler.got()[0].shard.as_str().into();
-    ask(&store, Order::Pause(Some(paused.clone()))).await;
-    tokio::time::sleep(4 * SECOND).await;
-    put_rounds(&simulator, 20, 1..2);
-    tokio::time::sleep(10 * SECOND).await;
-    let of = |shard: &ShardId, n| {
-        handler.got().iter().filter(|got| got.shard == shard.as_str() && got.n == Some(n)).count()
-    };
-    let others = handler.got().iter().filter(|got| got.n == Some(1)).count();
-    assert_eq!(of(&paused, 1), 0);
-    assert_eq!(others, 20 - of(&paused, 0), "the other shards go on");
-    // Its owner leaves: it is paused with the next as well.
-    first.stop().await;
-    ask(&store, Order::Pause(None)).await;
-    tokio::time::sleep(4 * SECOND).await;
-    put_rounds(&simulator, 20, 2..3);
-    tokio::time::sleep(10 * SECOND).await;
-    assert_eq!(handler.got().iter().filter(|got| got.n == Some(2)).count(), 0);
-    let picture = second.board.to_json(SystemTime::now());
-    assert_eq!(picture["shards"][paused.as_str()]["state"], "paused");
-    ask(&store, Order::Resume(None)).await;
-    handler.until_distinct(60).await;
-    second.stop().await;
-    assert_in_order(&handler.got());
-    assert_eq!(handler.got().len(), 60, "nothing was delivered twice");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_skip_leaves_out_the_records_that_come_next_and_counts_them() {
-    let simulator = simulator(1);
-    let store = MemoryProgress::new();
-    let handler: Arc<Recorder> = Arc::default();
-    let running = start(settings(), &simulator, store.view(), Arc::clone(&handler));
-    put_rounds(&simulator, 1, 0..3);
-    handler.until_distinct(3).await;
-    // The handler will never take number 3; 4 is skipped with it.
-    handler.poison([3], false);
-    put_rounds(&simulator, 1, 3..8);
-    tokio::time::sleep(60 * SECOND).await;
-    let shard: ShardId = handler.got()[0].shard.as_str().into();
-    ask(&store, Order::Skip(shard.clone(), 2)).await;
-    handler.until_distinct(6).await;
-    let ns: Vec<_> = handler.got().iter().filter_map(|got| got.n).collect();
-    assert_eq!(ns, [0, 1, 2, 5, 6, 7]);
-    assert_eq!(running.metrics.records_dropped.with_label_values(&["skipped"]).get(), 2);
-    tokio::time::sleep(5 * SECOND).await;
-    let orders = store.coordination().await.unwrap().orders;
-    assert!(orders.moves.is_empty(), "it is settled: {orders:?}");
-    assert_eq!(orders.past[0].request.by, "operator");
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_seek_of_a_shard_moves_it_back_to_a_time_or_to_its_tip() {
-    let simulator = simulator(1);
-    let store = MemoryProgress::new();
-    let handler: Arc<Recorder> = Arc::default();
-    let running = start(settings(), &simulator, store.view(), Arc::clone(&handler));
-    put_rounds(&simulator, 1, 0..3);
-    handler.until_distinct(3).await;
-    let shard: ShardId = handler.got()[0].shard.as_str().into();
-    tokio::time::sleep(5 * SECOND).await;
-    ask(&store, Order::SeekShard(shard.clone(), SeekTo::TrimHorizon)).await;
-    handler.until(|got| got.len() == 6).await;
-    // Far behind, it is sent to the tip.
-    ask(&store, Order::Pause(Some(shard.clone()))).await;
-    tokio::time::sleep(4 * SECOND).await;
-    put_rounds(&simulator, 1, 3..5);
-    // Times of records are kept to the second.
-    tokio::time::sleep(3 * SECOND).await;
-    ask(&store, Order::SeekShard(shard.clone(), SeekTo::Latest)).await;
-    tokio::time::sleep(5 * SECOND).await;
-    ask(&store, Order::Resume(Some(shard))).await;
-    tokio::time::sleep(5 * SECOND).await;
-    put_rounds(&simulator, 1, 5..6);
-    handler.until(|got| got.len() >= 7).await;
-    let ns: Vec<_> = handler.got().iter().filter_map(|got| got.n).collect();
-    assert_eq!(ns, [0, 1, 2, 0, 1, 2, 5]);
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_seek_of_the_stream_begins_anew_with_all_shards_in_order() {
-    let simulator = simulator(3);
-    let store = MemoryProgress::new();
-    let handler: Arc<Recorder> = Arc::default();
-    let begin = || start(settings(), &simulator, store.view(), Arc::clone(&handler));
-    let (first, second) = (begin(), begin());
-    put_rounds(&simulator, 12, 0..2);
-    handler.until_distinct(24).await;
-    for shard in simulator.open_shards() {
-        simulator.rollover(&shard);
-    }
-    put_rounds(&simulator, 12, 2..4);
-    handler.until_distinct(48).await;
-    until_held(&[&first, &second], &[1, 2]).await;
-    ask(&store, Order::SeekStream(SeekTo::TrimHorizon)).await;
-    handler.until(|got| got.len() >= 96).await;
-    let again = handler.got().split_off(48);
-    assert_in_order(&again);
-    assert_eq!(again.len(), 48, "all of it once more, parents first");
-    assert_eq!(store.coordination().await.unwrap().orders.reset, None);
-    until_held(&[&first, &second], &[1, 2]).await;
-    ask(&store, Order::SeekStream(SeekTo::Latest)).await;
-    tokio::time::sleep(5 * SECOND).await;
-    put_rounds(&simulator, 12, 4..5);
-    handler.until_distinct(60).await;
-    assert_eq!(handler.got().len(), 108, "nothing old came again");
-    first.stop().await;
-    second.stop().await;
-}
-
-/// A worker that was asked to stop reading may have had the take of a child under way.
-#[tokio::test(start_paused = true)]
-async fn an_item_that_comes_late_after_a_seek_of_the_stream_counts_for_nothing() {
-    let simulator = simulator(1);
-    let store = MemoryProgress::new();
-    let handler: Arc<Recorder> = Arc::default();
-    put_rounds(&simulator, 3, 0..2);
-    ask(&store, Order::SeekStream(SeekTo::TrimHorizon)).await;
-    let reset = store.coordination().await.unwrap().orders.reset.unwrap().id;
-    ask(&store, Order::Reset(reset)).await;
-    let shard: ShardId = simulator.open_shards()[0].as_str().into();
-    let late = NewShard { parent: None, position: Position::ShardEnd, closed: true, epoch: 0 };
-    let key = LeaseKey::Shard(shard);
-    store.take(&key, None, &"another".into(), Some(&late)).await.unwrap();
-    let running = start(settings(), &simulator, store.view(), Arc::clone(&handler));
-    handler.until_distinct(6).await;
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dead_workers_shards_go_on_after_the_failover_time() {
-    let simulator = simulator(4);
-    let store = MemoryProgress::new();
-    let handler: Arc<Recorder> = Arc::default();
-    let begin = || start(settings(), &simulator, store.view(), Arc::clone(&handler));
-    // The first leads, and dies; then one that does not.
-    let (first, second, third) = (begin(), begin(), begin());
-    until_held(&[&first, &second, &third], &[1, 1, 2]).await;
-    put_rounds(&simulator, 20, 0..2);
-    handler.until_distinct(40).await;
-    let mut alive = vec![first, second, third];
-    let mut round = 2;
-    for leads in [1, 0] {
-        let at = alive.iter().position(|worker| worker.metrics.leads.get() == leads).unwrap();
-        alive.remove(at).kill().await;
-        let died = tokio::time::Instant::now();
-        put_rounds(&simulator, 20, round..round + 2);
-        round += 2;
-        handler.until_distinct(20 * round as usize).await;
-        // Of the failover time, the beat that was due, and the poll of a shard.
-        let took = died.elapsed();
-        assert!(took <= Duration::from_millis(10_000 + 3_334 + 1_000), "{took:?}");
-        let expected: &[i64] = if alive.len() == 2 { &[2, 2] } else { &[4] };
-        until_held(&alive.iter().collect::<Vec<_>>(), expected).await;
-    }
-    assert_in_order(&handler.got());
-    for worker in alive {
-        worker.stop().await;
-    }
-}
-
-/// The store has it for the leader then, and it has to find that out.
-#[tokio::test(start_paused = true)]
-async fn a_worker_whose_take_of_the_stream_was_not_answered_leads_all_the_same() {
-    let simulator = simulator(1);
-    let store = MemoryProgress::new();
-    let handler: Arc<Recorder> = Arc::default();
-    let first = start(settings(), &simulator, store.view(), Arc::clone(&handler));
-    put_rounds(&simulator, 1, 0..1);
-    handler.until_distinct(1).await;
-    let view = Arc::new(store.view());
-    let second = start_with(
-        settings(),
-        Arc::new(simulator.clone()),
-        Arc::clone(&view) as Arc<dyn Progress>,
-        Arc::clone(&handler),
-    );
-    tokio::time::sleep(5 * SECOND).await;
-    let leader = async || store.coordination().await.unwrap().stream.unwrap().owner;
-    let before = leader().await;
-    first.kill().await;
-    tokio::time::sleep(6 * SECOND).await;
-    view.set_fault(MemoryFault::AnswersLost);
-    while leader().await == before {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    view.set_fault(MemoryFault::None);
-    put_rounds(&simulator, 1, 1..2);
-    tokio::time::timeout(60 * SECOND, handler.until_distinct(2)).await.expect("somebody leads");
-    assert_eq!(second.metrics.leads.get(), 1);
-    second.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn signs_of_life_of_killed_workers_are_cleared_away() {
-    let simulator = simulator(1);
-    let store = MemoryProgress::new();
-    let active = start(settings(), &simulator, store.view(), Arc::default());
-    put_rounds(&simulator, 1, 0..1);
-    active.handler.until_distinct(1).await;
-    for _ in 0..5 {
-        let idle = start(settings(), &simulator, store.view(), Arc::default());
-        tokio::time::sleep(SECOND).await;
-        idle.kill().await;
-    }
-    let idle = start(settings(), &simulator, store.view(), Arc::default());
-    tokio::time::sleep(SECOND).await;
-    assert_eq!(store.view().coordination().await.unwrap().workers.len(), 7);
-    tokio::time::sleep(20 * SECOND).await;
-    assert_eq!(store.view().coordination().await.unwrap().workers.len(), 2, "the living stay");
-    idle.stop().await;
-    active.stop().await;
-    assert!(store.view().coordination().await.unwrap().workers.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_worker_cut_off_from_its_store_stops_before_another_may_start_and_comes_back() {
-    let simulator = simulator(1);
-    let store = MemoryProgress::new();
-    let view = Arc::new(store.view());
-    let first = start_with(
-        settings(),
-        Arc::new(simulator.clone()),
-        Arc::clone(&view) as Arc<dyn Progress>,
-        Arc::default(),
-    );
-    put_rounds(&simulator, 2, 0..2);
-    first.handler.until_distinct(4).await;
-    tokio::time::sleep(2 * SECOND).await;
-    view.set_fault(MemoryFault::Unreachable);
-    tokio::time::sleep(12 * SECOND).await;
-    put_rounds(&simulator, 2, 2..4);
-    tokio::time::sleep(30 * SECOND).await;
-    assert_eq!(first.handler.got().len(), 4, "it reads no more");
-    assert!(!first.board.troubles().is_empty(), "it is not ready");
-    let second = start(settings(), &simulator, store.view(), Arc::default());
-    second.handler.until_distinct(4).await;
-    view.set_fault(MemoryFault::None);
-    tokio::time::sleep(30 * SECOND).await;
-    assert!(first.board.troubles().is_empty(), "{:?}", first.board.troubles());
-    second.stop().await;
-    put_rounds(&simulator, 2, 4..5);
-    first.handler.until_distinct(6).await;
-    first.stop().await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_refused_call_ends_the_start_and_names_the_action() {
     for (operation, action) in [
@@ -1003,108 +651,22 @@ impl Echo {
     }
 }
 
-#[async_trait]
-impl Progress for Echo {
-    async fn describe(&self) -> Result<(), ProgressError> {
-        self.inner.describe().await
-    }
-    async fn coordination(&self) -> Result<Coordination, ProgressError> {
-        self.inner.coordination().await
-    }
-    async fn load(&self, which: Selection<'_>) -> Result<Vec<ShardProgress>, ProgressError> {
-        self.inner.load(which).await
-    }
-    async fn heartbeat(&self, sign: &Heartbeat) -> Result<(), ProgressError> {
-        self.echo("worker", self.inner.heartbeat(sign).await)
-    }
-    async fn retire(&self, worker: &WorkerId, seen: Option<u64>) -> Result<(), ProgressError> {
-        self.echo("worker", self.inner.retire(worker, seen).await)
-    }
-    async fn announce(&self, worker: &WorkerId) -> Result<(), ProgressError> {
-        self.echo("worker", self.inner.announce(worker).await)
-    }
-    async fn take(
-        &self,
-        key: &LeaseKey,
-        seen: Option<&Lease>,
-        worker: &WorkerId,
-        new: Option<&NewShard>,
-    ) -> Result<Lease, ProgressError> {
-        self.echo("lease", self.inner.take(key, seen, worker, new).await)
-    }
-    async fn hand_over(
-        &self,
-        shard: &ShardId,
-        lease: &Lease,
-        to: &WorkerId,
-    ) -> Result<Lease, ProgressError> {
-        self.echo("lease", self.inner.hand_over(shard, lease, to).await)
-    }
-    async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
-        self.echo("lease", self.inner.release(key, lease).await)
-    }
-    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
-        self.echo("stream", self.inner.seeded(lease, begin).await)
-    }
-    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
-        self.echo("stream", self.inner.unseed(lease).await)
-    }
-    async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {
-        self.echo("orders", self.inner.order(request).await)
-    }
-    async fn seek(
-        &self,
-        shard: &ShardId,
-        lease: &Lease,
-        step: u64,
-        position: &Position,
-        order: u64,
-    ) -> Result<(), ProgressError> {
-        self.echo("shard", self.inner.seek(shard, lease, step, position, order).await)
-    }
-    async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Vec<Result<(), ProgressError>> {
-        let results = self.inner.checkpoint(checkpoints).await;
-        results.into_iter().map(|result| self.echo("shard", result)).collect()
-    }
-    async fn forget(&self, shard: &ShardId, lease: &Lease) -> Result<(), ProgressError> {
-        self.echo("shard", self.inner.forget(shard, lease).await)
-    }
+macro_rules! echo {
+    ($this:ident, reads, $call:expr) => {
+        $call.await
+    };
+    ($this:ident, $item:literal, $call:expr) => {
+        $this.echo($item, $call.await)
+    };
 }
 
-#[async_trait]
-impl DeadLetters for Echo {
-    async fn write_letter(
-        &self,
-        letter: &DeadLetter,
-        payload: Option<&Bytes>,
-        whole: bool,
-    ) -> Result<(), ProgressError> {
-        self.echo("letter", self.inner.write_letter(letter, payload, whole).await)
-    }
-    async fn write_part(
-        &self,
-        id: &LetterId,
-        part: u64,
-        bytes: &Bytes,
-    ) -> Result<(), ProgressError> {
-        self.echo("letter", self.inner.write_part(id, part, bytes).await)
-    }
-    async fn list_letters(&self, after: Option<&LetterId>) -> Result<Vec<Listed>, ProgressError> {
-        self.inner.list_letters(after).await
-    }
-    async fn read_part(&self, id: &LetterId, part: u64) -> Result<Option<Bytes>, ProgressError> {
-        self.inner.read_part(id, part).await
-    }
-    async fn remove_part(&self, id: &LetterId, part: u64) -> Result<(), ProgressError> {
-        self.echo("letter", self.inner.remove_part(id, part).await)
-    }
-    async fn break_letter(&self, id: &LetterId) -> Result<(), ProgressError> {
-        self.echo("letter", self.inner.break_letter(id).await)
-    }
-    async fn remove_letter(&self, id: &LetterId) -> Result<(), ProgressError> {
-        self.echo("letter", self.inner.remove_letter(id).await)
-    }
+macro_rules! echo_all {
+    ($this:ident, $item:literal, $call:expr) => {
+        $call.await.into_iter().map(|result| $this.echo($item, result)).collect()
+    };
 }
+
+store_around!(Echo, inner, echo, echo_all);
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_hour_on_a_table_that_streams_to_itself_writes_heartbeats_and_little_else() {

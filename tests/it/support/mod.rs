@@ -4,6 +4,7 @@
 //! a port of its own on 127.0.0.1. Invariant: nothing outlives the test binary.
 
 pub mod api;
+pub mod around;
 pub mod chaos;
 pub mod dynoxide;
 pub mod endpoint;

@@ -382,3 +382,31 @@ impl<H> Running<H> {
         self.task.await.expect("no panic")
     }
 }
+
+/// How many shards each of these reads.
+pub fn held(workers: &[&Running]) -> Vec<i64> {
+    workers.iter().map(|worker| worker.metrics.leases_held.get()).collect()
+}
+
+/// Waits until they read so many shards each, in whatever order. Gives how long it took.
+pub async fn until_held(workers: &[&Running], expected: &[i64]) -> Duration {
+    let all: i64 = expected.iter().sum();
+    until("so many shards are read", || {
+        let mut held = held(workers);
+        assert!(held.iter().sum::<i64>() <= all, "a shard with two owners: {held:?}");
+        held.sort_unstable();
+        held == expected
+    })
+    .await
+}
+
+/// Waits until it is so, on a paused clock, where it may take ten minutes. Gives how long it
+/// took.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let began = tokio::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(600), "it never came that {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    began.elapsed()
+}

@@ -1,0 +1,202 @@
+//! What operators ask for on a paused clock: pause, resume, seek, skip, and who carries it out.
+
+use crate::support::rig::{
+    Recorder, Running, arn, assert_in_order, put_rounds, settings, start, until, until_held,
+};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use streamgate::progress::orders::{Order, Orders, Request, SeekTo};
+use streamgate::progress::{LeaseKey, MemoryProgress, NewShard, Position, Progress};
+use streamgate::simulator::Simulator;
+use streamgate::source::ShardId;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A stream, the consumers' store and one handler for all of them.
+struct Scene {
+    simulator: Simulator,
+    store: MemoryProgress,
+    handler: Arc<Recorder>,
+}
+
+impl Scene {
+    fn new(shards: usize) -> Self {
+        let simulator = Simulator::builder(arn()).shards(shards).seed(7).build();
+        Self { simulator, store: MemoryProgress::new(), handler: Arc::default() }
+    }
+
+    fn begin(&self) -> Running {
+        start(settings(), &self.simulator, self.store.view(), Arc::clone(&self.handler))
+    }
+
+    /// Asks for something as an operator does.
+    async fn ask(&self, order: Order) {
+        let nonce = fastrand::u64(..1 << 53);
+        let request = Request { order, by: "operator".to_owned(), nonce };
+        self.store.order(&request).await.expect("it can be met");
+    }
+
+    /// The shard of the first record that was got.
+    fn first_shard(&self) -> ShardId {
+        self.handler.got()[0].shard.as_str().into()
+    }
+
+    /// The numbers of the records, in the order in which they were got.
+    fn numbers(&self) -> Vec<u64> {
+        self.handler.got().iter().filter_map(|got| got.n).collect()
+    }
+
+    async fn orders(&self) -> Orders {
+        self.store.coordination().await.unwrap().orders
+    }
+
+    /// Waits until every move is carried out and settled.
+    async fn until_settled(&self) {
+        while !self.orders().await.moves.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Waits until the worker says that it reads the shard no more, as was asked.
+async fn until_paused(worker: &Running, shard: &ShardId) {
+    until("the shard is paused", || {
+        let picture = worker.board.to_json(SystemTime::now());
+        picture["shards"][shard.as_str()]["state"] == "paused"
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_stops_a_shard_or_all_until_they_are_resumed() {
+    let scene = Scene::new(4);
+    let Scene { simulator, handler, .. } = &scene;
+    let (first, second) = (scene.begin(), scene.begin());
+    put_rounds(simulator, 20, 0..1);
+    handler.until_distinct(20).await;
+    until_held(&[&first, &second], &[2, 2]).await;
+    let paused = scene.first_shard();
+    scene.ask(Order::Pause(Some(paused.clone()))).await;
+    let (owner, other) = match first.board.to_json(SystemTime::now())["shards"][paused.as_str()] {
+        serde_json::Value::Null => (second, first),
+        _ => (first, second),
+    };
+    until_paused(&owner, &paused).await;
+    put_rounds(simulator, 20, 1..2);
+    tokio::time::sleep(10 * SECOND).await;
+    let of = |shard: &ShardId, n| {
+        handler.got().iter().filter(|got| got.shard == shard.as_str() && got.n == Some(n)).count()
+    };
+    let others = handler.got().iter().filter(|got| got.n == Some(1)).count();
+    assert_eq!(of(&paused, 1), 0);
+    assert_eq!(others, 20 - of(&paused, 0), "the other shards go on");
+    // Its owner leaves: it is paused with the next as well.
+    owner.stop().await;
+    until_paused(&other, &paused).await;
+    scene.ask(Order::Pause(None)).await;
+    for shard in simulator.open_shards() {
+        until_paused(&other, &shard).await;
+    }
+    put_rounds(simulator, 20, 2..3);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(handler.got().iter().filter(|got| got.n == Some(2)).count(), 0);
+    scene.ask(Order::Resume(None)).await;
+    handler.until_distinct(60).await;
+    other.stop().await;
+    assert_in_order(&handler.got());
+    assert_eq!(handler.got().len(), 60, "nothing was delivered twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_skip_leaves_out_the_records_that_come_next_and_counts_them() {
+    let scene = Scene::new(1);
+    let Scene { simulator, handler, .. } = &scene;
+    let running = scene.begin();
+    put_rounds(simulator, 1, 0..3);
+    handler.until_distinct(3).await;
+    // The handler will never take number 3; 4 is skipped with it.
+    handler.poison([3], false);
+    put_rounds(simulator, 1, 3..8);
+    let failed = || running.metrics.invocations.with_label_values(&["error"]).get();
+    until("it was tried a few times", || failed() > 3).await;
+    scene.ask(Order::Skip(scene.first_shard(), 2)).await;
+    handler.until_distinct(6).await;
+    assert_eq!(scene.numbers(), [0, 1, 2, 5, 6, 7]);
+    assert_eq!(running.metrics.records_dropped.with_label_values(&["skipped"]).get(), 2);
+    scene.until_settled().await;
+    assert_eq!(scene.orders().await.past[0].request.by, "operator");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_of_a_shard_moves_it_back_to_a_time_or_to_its_tip() {
+    let scene = Scene::new(1);
+    let Scene { simulator, handler, .. } = &scene;
+    let running = scene.begin();
+    put_rounds(simulator, 1, 0..3);
+    handler.until_distinct(3).await;
+    let shard = scene.first_shard();
+    scene.ask(Order::SeekShard(shard.clone(), SeekTo::TrimHorizon)).await;
+    handler.until(|got| got.len() == 6).await;
+    // Far behind, it is sent to the tip.
+    scene.ask(Order::Pause(Some(shard.clone()))).await;
+    until_paused(&running, &shard).await;
+    put_rounds(simulator, 1, 3..5);
+    // Times of records are kept to the second.
+    tokio::time::sleep(3 * SECOND).await;
+    scene.ask(Order::SeekShard(shard.clone(), SeekTo::Latest)).await;
+    scene.until_settled().await;
+    scene.ask(Order::Resume(Some(shard))).await;
+    put_rounds(simulator, 1, 5..6);
+    handler.until(|got| got.len() >= 7).await;
+    assert_eq!(scene.numbers(), [0, 1, 2, 0, 1, 2, 5]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_of_the_stream_begins_anew_with_all_shards_in_order() {
+    let scene = Scene::new(3);
+    let Scene { simulator, handler, .. } = &scene;
+    let (first, second) = (scene.begin(), scene.begin());
+    put_rounds(simulator, 12, 0..2);
+    handler.until_distinct(24).await;
+    for shard in simulator.open_shards() {
+        simulator.rollover(&shard);
+    }
+    put_rounds(simulator, 12, 2..4);
+    handler.until_distinct(48).await;
+    until_held(&[&first, &second], &[1, 2]).await;
+    scene.ask(Order::SeekStream(SeekTo::TrimHorizon)).await;
+    handler.until(|got| got.len() >= 96).await;
+    let again = handler.got().split_off(48);
+    assert_in_order(&again);
+    assert_eq!(again.len(), 48, "all of it once more, parents first");
+    assert_eq!(scene.orders().await.reset, None);
+    until_held(&[&first, &second], &[1, 2]).await;
+    scene.ask(Order::SeekStream(SeekTo::Latest)).await;
+    while scene.orders().await.reset.is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    until_held(&[&first, &second], &[1, 2]).await;
+    put_rounds(simulator, 12, 4..5);
+    handler.until_distinct(60).await;
+    assert_eq!(handler.got().len(), 108, "nothing old came again");
+    first.stop().await;
+    second.stop().await;
+}
+
+/// A worker that was asked to stop reading may have had the take of a child under way.
+#[tokio::test(start_paused = true)]
+async fn an_item_that_comes_late_after_a_seek_of_the_stream_counts_for_nothing() {
+    let scene = Scene::new(1);
+    put_rounds(&scene.simulator, 3, 0..2);
+    scene.ask(Order::SeekStream(SeekTo::TrimHorizon)).await;
+    let reset = scene.orders().await.reset.unwrap().id;
+    scene.ask(Order::Reset(reset)).await;
+    let key = LeaseKey::Shard(scene.simulator.open_shards()[0].as_str().into());
+    let late = NewShard { parent: None, position: Position::ShardEnd, closed: true, epoch: 0 };
+    scene.store.take(&key, None, &"another".into(), Some(&late)).await.unwrap();
+    let running = scene.begin();
+    scene.handler.until_distinct(6).await;
+    running.stop().await;
+}
