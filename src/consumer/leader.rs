@@ -1,19 +1,20 @@
 //! What one worker does for all: it finds shards and sees that none is left alone.
 //!
-//! Owns the stream's lease, which makes the leader: winning it when nobody has it, the
-//! look at the whole listing, and the removal of dead workers' signs of life. What is done
-//! about shards without an owner is [`Adoption`]'s. Reads nothing itself. Invariant: a
+//! Owns the stream's lease, which makes the leader: winning it when nobody has it, when the
+//! stream is listed ([`Listings`]) and shards without an owner are seen to ([`Adoption`]),
+//! and the removal of dead workers' signs of life. Reads nothing itself. Invariant: a
 //! worker's leases are adopted only after its sign of life is gone, and that is removed
 //! only with the beat that stood still for the failover time.
 
 use super::adoption::Adoption;
 use super::family::Family;
 use super::life::{FAREWELL, Life};
+use super::listings::Listings;
 use super::lookout::{Seen, View};
 use super::shards::Given;
-use super::{Consumer, ConsumerError, RETRY, may_pass};
+use super::{Consumer, ConsumerError, RETRY};
 use crate::progress::{Lease, LeaseKey, ProgressError, WorkerId};
-use crate::source::{SourceErrorKind, StreamDescription, StreamStatus};
+use crate::source::StreamDescription;
 use crate::telemetry::status::Part;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -23,18 +24,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-/// How often the whole listing is looked at. It finds what was missed at shard ends and
-/// what may be forgotten; children are normally found when their parent ends.
-const SYNC_INTERVAL: Duration = Duration::from_secs(60);
-/// While the stream is being enabled, and after a listing that failed.
-const SYNC_RETRY: Duration = Duration::from_secs(5);
 /// When a look is wanted early: shards that end together share it.
 const SYNC_SOON: Duration = Duration::from_secs(1);
 /// A worker lets so many others go first that have earlier names, a look each: the lease
 /// is then taken once and not refused to all but one.
 const MOST_AHEAD: usize = 3;
-const GONE: &str = "the stream is gone: it was deleted with its table, or disabled more than 24 hours ago; set STREAM_ARN to the table's LatestStreamArn";
-
 /// A worker that leads when nobody else does.
 pub(super) struct Leader<'a> {
     consumer: &'a Consumer,
@@ -181,17 +175,17 @@ impl<'a> Leader<'a> {
         let mut views = self.views.clone();
         let mut adoption =
             Adoption::new(self.consumer, self.life, self.family, lease, self.grants.clone());
-        let mut listings = Listings::default();
+        let mut listings = Listings::new(self.consumer, self.family);
         let mut known: BTreeSet<WorkerId> = BTreeSet::new();
         let mut orders = 0;
         if let Some(listing) = &listing {
-            self.take_in(listing, &mut listings);
+            listings.take_in(listing);
         }
         // First those that are known: a listing may take long, or fail.
         let mut adopt_at = Some(Instant::now());
         let mut sync_at = Instant::now();
         if listing.is_some() {
-            sync_at += self.sync_wait(&listings);
+            sync_at += listings.wait();
         }
         loop {
             let adopting = async {
@@ -217,21 +211,20 @@ impl<'a> Leader<'a> {
                 }
                 () = adopting => {
                     let view = views.borrow().clone();
-                    adopt_at = match self.passes(adoption.adopt(&view, listings.any).await)? {
+                    adopt_at = match self.passes(adoption.adopt(&view, listings.known()).await)? {
                         Some(again) => again.map(|wait| Instant::now() + wait),
                         None => Some(Instant::now() + SYNC_SOON),
                     };
-                    self.tell_when_all_is_read(&mut listings);
+                    listings.tell_when_all_is_read();
                 }
                 () = self.family.listing_wanted() => {
                     sync_at = sync_at.min(Instant::now() + SYNC_SOON);
                 }
                 () = tokio::time::sleep_until(sync_at) => {
-                    let wait = self.list(&mut listings).await;
-                    if listings.failures == 0 {
+                    if listings.look().await {
                         adopt_at = Some(Instant::now());
                     }
-                    sync_at = Instant::now() + wait;
+                    sync_at = Instant::now() + listings.wait();
                 }
             }
         }
@@ -277,63 +270,6 @@ impl<'a> Leader<'a> {
         Ok(buried || !before.is_subset(known))
     }
 
-    /// Looks at the whole listing. Gives the wait until the next look.
-    async fn list(&self, listings: &mut Listings) -> Duration {
-        let board = &self.consumer.board;
-        match self.consumer.source.describe().await {
-            Ok(listing) => {
-                listings.failures = 0;
-                if board.well(Part::Stream) {
-                    info!("the stream can be listed again");
-                }
-                self.take_in(&listing, listings);
-                self.sync_wait(listings)
-            }
-            Err(error) => {
-                listings.failures = listings.failures.saturating_add(1);
-                // One failure may be a throttled call.
-                if listings.failures > 1 || !may_pass(&error) {
-                    let why = match error.kind {
-                        SourceErrorKind::NotFound => GONE.to_owned(),
-                        _ => error.to_string(),
-                    };
-                    board.trouble(Part::Stream, &why);
-                }
-                if listings.failures.is_power_of_two() {
-                    warn!(%error, failures = listings.failures, "the stream's shards could not be listed, trying again");
-                }
-                SYNC_RETRY
-            }
-        }
-    }
-
-    fn take_in(&self, listing: &StreamDescription, listings: &mut Listings) {
-        listings.any = true;
-        listings.status = Some(listing.status);
-        self.family.with(|lineage| lineage.list(listing));
-        self.family.set_finished(listing.status == StreamStatus::Disabled);
-    }
-
-    fn tell_when_all_is_read(&self, listings: &mut Listings) {
-        let all_read = listings.status == Some(StreamStatus::Disabled)
-            && self.family.with(|lineage| lineage.all_ended());
-        if all_read && !listings.all_read {
-            warn!(
-                stream = %self.consumer.settings.stream,
-                "the stream is disabled and everything in it has been delivered; if it is enabled again it has a new ARN: set STREAM_ARN to the table's LatestStreamArn"
-            );
-        }
-        listings.all_read = all_read;
-    }
-
-    /// Up to a fifth less than the interval, so that consumers do not list together.
-    fn sync_wait(&self, listings: &Listings) -> Duration {
-        if listings.status == Some(StreamStatus::Enabling) {
-            return SYNC_RETRY;
-        }
-        SYNC_INTERVAL.mul_f64(1.0 - fastrand::f64() / 5.0)
-    }
-
     /// `None` for an error of the store that may pass: what was to be done is done soon.
     fn passes<T>(&self, result: Result<T, ProgressError>) -> Result<Option<T>, ProgressError> {
         match result {
@@ -344,17 +280,4 @@ impl<'a> Leader<'a> {
             result => result.map(Some),
         }
     }
-}
-
-/// What is known of the listings so far.
-#[derive(Default)]
-struct Listings {
-    /// There has been one.
-    any: bool,
-    /// The stream's, as last listed.
-    status: Option<StreamStatus>,
-    /// Everything in it was delivered.
-    all_read: bool,
-    /// Those that failed in a row.
-    failures: u32,
 }

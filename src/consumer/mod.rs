@@ -15,6 +15,7 @@ mod lane;
 mod launch;
 mod leader;
 mod life;
+mod listings;
 mod lookout;
 mod orders;
 mod settings;

@@ -15,6 +15,7 @@ mod item;
 mod json;
 mod kept;
 mod keys;
+mod leases;
 pub mod letters;
 mod lives;
 mod memory;

@@ -1,29 +1,26 @@
 //! Progress in a DynamoDB table that the application shares with it.
 //!
-//! Owns the conditions under which items change; what stands in them is
-//! [`super::item`]'s, where they lie [`super::keys`]', how to call [`super::dynamodb`]'s.
+//! Owns reading, and what a refused write means; under which conditions items change is
+//! `leases`', `lives`', `positions`' and `standing`'s, what stands in them [`super::item`]'s,
+//! where they lie [`super::keys`]', how to call [`super::dynamodb`]'s.
 //! Invariant: every write is conditional (but the removal of a heartbeat), and a refused
 //! one is judged by the item that refused it, so that a write whose answer was lost, to
 //! the SDK's own retry too, is known as its own.
 
 use super::dynamodb::{Only, Refusal, Table, Values, WriteUnitsObserver};
-use super::expression::{
-    AS_SEEN, BEGIN_CHILD, BEGIN_SHARD, BEGIN_STREAM, HELD, HELD_OR_NOT_THERE, NOT_THERE, RELEASE,
-    RELEASED_AS_SEEN, SEED, TAKE, UNSEED,
-};
+use super::expression::{HELD, HELD_OR_NOT_THERE, SEED, UNSEED};
 use super::fencing;
 use super::item::{self, Attributes, Reader, UnreadableItem, Value};
 use super::keys::{ItemKey, Namespace, ORDERS_SORT, STREAM_SORT, WORKER_SORT_PREFIX};
 use super::orders::{Orders, Request};
 use super::{
     Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, NewShard, Position, Progress,
-    ProgressError, Selection, ShardProgress, WorkerId, first_take,
+    ProgressError, Selection, ShardProgress, WorkerId,
 };
 use crate::source::ShardId;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use std::time::SystemTime;
 
 /// How many calls one batch has under way: a round of checkpoints of many shards is
 /// done in a few round trips, and does not take every connection.
@@ -189,35 +186,7 @@ impl Progress for TableProgress {
         worker: &WorkerId,
         new: Option<&NewShard>,
     ) -> Result<Lease, ProgressError> {
-        let item_key = self.keys.lease(key);
-        let taken = match seen {
-            Some(seen) => fencing::taken(seen, worker),
-            None => fencing::first(first_take(key, new)?, worker),
-        };
-        let mut values = owner_values(&taken, worker);
-        let (update, condition) = match seen {
-            Some(seen) => {
-                values.push((":counter", seen.counter.into()));
-                match &seen.owner {
-                    Some(owner) => {
-                        values.push((":owner", owner.as_str().into()));
-                        (TAKE, AS_SEEN)
-                    }
-                    None => (TAKE, RELEASED_AS_SEEN),
-                }
-            }
-            None => {
-                values.push((":v", item::FORMAT.into()));
-                (begin(first_take(key, new)?, &mut values), NOT_THERE)
-            }
-        };
-        match self.table.update(&item_key, update, condition, values).await {
-            Ok(()) => {}
-            Err(refusal) => {
-                self.judge(&item_key, refusal, |now, _| fencing::take(now, seen, &taken)).await?;
-            }
-        }
-        Ok(taken)
+        self.take_lease(key, seen, worker, new).await
     }
 
     async fn hand_over(
@@ -226,29 +195,11 @@ impl Progress for TableProgress {
         lease: &Lease,
         to: &WorkerId,
     ) -> Result<Lease, ProgressError> {
-        let key = self.keys.shard(shard);
-        let handed = fencing::handed_over(lease, to);
-        let values = owner_values(&handed, to);
-        match self.update_held(&key, lease, TAKE, HELD, values).await {
-            Ok(()) => {}
-            Err(refusal) => {
-                let judge = |now: Option<&_>, _| fencing::hand_over(now, lease, to);
-                self.judge(&key, refusal, judge).await?;
-            }
-        }
-        Ok(handed)
+        self.pass_lease_on(shard, lease, to).await
     }
 
     async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError> {
-        let key = self.keys.lease(key);
-        let written = match held_values(lease) {
-            Some(held) => self.table.update(&key, RELEASE, HELD, held).await,
-            None => Err(Refusal::Condition(None)),
-        };
-        match written {
-            Ok(()) => Ok(()),
-            Err(refusal) => self.judge(&key, refusal, |now, _| fencing::release(now, lease)).await,
-        }
+        self.give_lease_back(key, lease).await
     }
 
     async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
@@ -306,30 +257,6 @@ impl Progress for TableProgress {
 impl From<UnreadableItem> for ProgressError {
     fn from(item: UnreadableItem) -> Self {
         Self::Unsuitable(item.to_string())
-    }
-}
-
-/// What a lease is given to its new owner with.
-fn owner_values(lease: &Lease, owner: &WorkerId) -> Values<'static> {
-    vec![
-        (":worker", owner.as_str().into()),
-        (":next", lease.counter.into()),
-        (":since", item::millis(SystemTime::now()).into()),
-    ]
-}
-
-/// The expression that makes an item; adds what it needs to `values`.
-fn begin(first: Option<&NewShard>, values: &mut Values<'_>) -> &'static str {
-    let Some(first) = first else { return BEGIN_STREAM };
-    values.push((":position", Value::Text(item::position_text(&first.position))));
-    values.push((":updated", item::millis(SystemTime::now()).into()));
-    values.push((":closed", Value::Bool(first.closed)));
-    match &first.parent {
-        None => BEGIN_SHARD,
-        Some(parent) => {
-            values.push((":parent", parent.as_str().into()));
-            BEGIN_CHILD
-        }
     }
 }
 

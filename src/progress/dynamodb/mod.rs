@@ -1,9 +1,12 @@
-//! The table's calls through the AWS SDK: the only file that knows its types.
+//! The table's calls through the AWS SDK: the only room that knows its types.
 //!
 //! Owns four calls (see [`ACTIONS`]), the reading of their errors, and the check that a
-//! table can hold progress. Does not know what stands in items. Invariant: reads are
+//! table can hold progress (`suits`). Does not know what stands in items. Invariant: reads are
 //! strongly consistent, and a refused write brings the item that refused it, where the
 //! endpoint sends it.
+
+mod suits;
+mod values;
 
 use super::ProgressError;
 use super::item::{Attributes, Value};
@@ -14,16 +17,16 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, ConsumedCapacity, KeyType, ReturnConsumedCapacity,
-    ReturnValuesOnConditionCheckFailure::AllOld, ScalarAttributeType, TableDescription,
-    TableStatus,
+    AttributeValue, ConsumedCapacity, ReturnConsumedCapacity,
+    ReturnValuesOnConditionCheckFailure::AllOld,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::Blob;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use std::collections::HashMap;
 use std::sync::Arc;
+use suits::suits;
+use values::{attributes, old, sdk_values};
 
 /// Every IAM action this store asks for, all on the table itself.
 pub const ACTIONS: [&str; 4] = [DESCRIBE_TABLE, QUERY, UPDATE_ITEM, DELETE_ITEM];
@@ -301,94 +304,4 @@ impl Table {
             _ => ProgressError::Unavailable(sentence()),
         }
     }
-}
-
-/// Whether a table can hold progress; a sentence about what to do if not.
-fn suits(wanted: &Table, table: &TableDescription) -> Result<(), String> {
-    let Table { name, partition_key, sort_key, .. } = wanted;
-    match table.table_status() {
-        // An updating table is read and written as ever.
-        Some(TableStatus::Active | TableStatus::Updating) | None => {}
-        Some(status) => {
-            return Err(format!("table {name} is {status}: it can be used once it is ACTIVE"));
-        }
-    }
-    let part = |kind: KeyType| {
-        let element = table.key_schema().iter().find(|element| *element.key_type() == kind)?;
-        let name = element.attribute_name();
-        let kind = table
-            .attribute_definitions()
-            .iter()
-            .find(|definition| definition.attribute_name() == name)
-            .map_or(ScalarAttributeType::S, |found| found.attribute_type().clone());
-        Some((name.to_owned(), kind))
-    };
-    let (partition, sort) = (part(KeyType::Hash), part(KeyType::Range));
-    let word = |kind: &ScalarAttributeType| match kind {
-        ScalarAttributeType::N => "number",
-        ScalarAttributeType::B => "binary",
-        _ => "string",
-    };
-    let has = match (&partition, &sort) {
-        (Some((partition, p)), Some((sort, s))) => format!(
-            "table {name} has the partition key {partition} ({}) and the sort key {sort} ({})",
-            word(p),
-            word(s)
-        ),
-        (Some((partition, p)), None) => {
-            format!("table {name} has the partition key {partition} ({}) and no sort key", word(p))
-        }
-        _ => format!("table {name} has no partition key"),
-    };
-    let (Some((partition, ScalarAttributeType::S)), Some((sort, ScalarAttributeType::S))) =
-        (&partition, &sort)
-    else {
-        return Err(format!(
-            "{has}, but progress needs both, and both strings: set TABLE_NAME to a table that has them"
-        ));
-    };
-    if (partition, sort) != (partition_key, sort_key) {
-        return Err(format!(
-            "{has}, but {partition_key} and {sort_key} were expected: set TABLE_PARTITION_KEY={partition} and TABLE_SORT_KEY={sort}"
-        ));
-    }
-    Ok(())
-}
-
-fn old(item: Option<&HashMap<String, AttributeValue>>) -> Option<Attributes> {
-    item.filter(|item| !item.is_empty()).map(attributes)
-}
-
-fn attributes(item: &HashMap<String, AttributeValue>) -> Attributes {
-    item.iter().map(|(name, value)| (name.clone(), from_sdk(value))).collect()
-}
-
-fn from_sdk(value: &AttributeValue) -> Value {
-    match value {
-        AttributeValue::S(text) => Value::Text(text.clone()),
-        AttributeValue::N(digits) => Value::Number(digits.clone()),
-        AttributeValue::Bool(bool) => Value::Bool(*bool),
-        AttributeValue::B(bytes) => Value::Bytes(bytes.as_ref().to_vec().into()),
-        AttributeValue::L(list) => Value::List(list.iter().map(from_sdk).collect()),
-        AttributeValue::M(map) => Value::Map(attributes(map)),
-        _ => Value::Foreign,
-    }
-}
-
-fn to_sdk(value: Value) -> AttributeValue {
-    match value {
-        Value::Text(text) => AttributeValue::S(text),
-        Value::Number(digits) => AttributeValue::N(digits),
-        Value::Bool(bool) => AttributeValue::Bool(bool),
-        Value::Bytes(bytes) => AttributeValue::B(Blob::new(Vec::from(bytes))),
-        Value::List(list) => AttributeValue::L(list.into_iter().map(to_sdk).collect()),
-        Value::Map(map) => {
-            AttributeValue::M(map.into_iter().map(|(name, value)| (name, to_sdk(value))).collect())
-        }
-        Value::Foreign => AttributeValue::Null(true),
-    }
-}
-
-fn sdk_values(values: Values<'_>) -> HashMap<String, AttributeValue> {
-    values.into_iter().map(|(name, value)| (name.to_owned(), to_sdk(value))).collect()
 }
