@@ -13,7 +13,8 @@ use super::table::TableProgress;
 use super::{Heartbeat, ProgressError, WorkerId};
 
 const LATER_BEAT: &str = "sg_beat < :beat";
-const AS_LAST_BEAT: &str = "sg_beat = :beat";
+/// One that is gone is removed already: no refusal, which some endpoints log as a fault.
+const AS_LAST_BEAT: &str = "attribute_not_exists(#pk) OR sg_beat = :beat";
 const THERE: &str = "attribute_exists(#pk)";
 const BEAT: &str = "SET sg_v = :v, sg_beat = :beat, sg_failover_ms = :failover_ms, \
      sg_shards = :shards, sg_load = :load, sg_age_ms = :age_ms, sg_draining = :draining, sg_noted = :noted";
