@@ -182,10 +182,14 @@ impl<'a> Adoption<'a> {
             .with(|lineage| lineage.seeds(start, seen.seeded.as_ref(), seen.orders.epoch, now));
         let owners: BTreeMap<&ShardId, Option<&WorkerId>> =
             items.iter().map(|item| (&item.shard, item.lease.owner.as_ref())).collect();
+        // Who took a child has taken all that it saw.
+        let taken: BTreeSet<&ShardId> =
+            items.iter().filter_map(|item| item.parent.as_ref()).collect();
         let before = std::mem::take(&mut self.expected);
         let is_ripe = |seed: &Seed| {
-            let parent = seed.new.parent.as_ref().and_then(|parent| owners.get(parent).copied());
-            if !parent.flatten().is_some_and(|owner| has_sign(seen, owner)) {
+            let parent = seed.new.parent.as_ref().filter(|parent| !taken.contains(parent));
+            let owner = parent.and_then(|parent| owners.get(parent).copied()).flatten();
+            if !owner.is_some_and(|owner| has_sign(seen, owner)) {
                 return true;
             }
             let since = before.get(&seed.shard).copied().unwrap_or_else(Instant::now);

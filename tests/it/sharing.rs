@@ -4,10 +4,14 @@ use crate::support::rig::{
     Recorder, Running, arn, assert_in_order, held, put_rounds, settings, start, start_with, until,
     until_held,
 };
+use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 use streamgate::progress::{MemoryFault, MemoryProgress, Progress};
 use streamgate::simulator::{Fault, FaultRule, Operation, Simulator};
+use streamgate::source::{
+    IteratorPosition, Page, Shard, ShardId, ShardIterator, Source, SourceError, StreamDescription,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -55,6 +59,55 @@ async fn workers_share_the_shards_and_what_moves_is_not_delivered_twice() {
     let got = handler.got();
     assert_in_order(&got);
     assert_eq!(got.len(), 270, "nothing was delivered twice");
+}
+
+/// Answers as the stream does, but shows no more than one child of a shard.
+struct OneChild(Simulator);
+
+#[async_trait]
+impl Source for OneChild {
+    async fn describe(&self) -> Result<StreamDescription, SourceError> {
+        self.0.describe().await
+    }
+    async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, SourceError> {
+        let mut children = self.0.children(parent).await?;
+        children.truncate(1);
+        Ok(children)
+    }
+    async fn iterator(
+        &self,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<ShardIterator, SourceError> {
+        self.0.iterator(shard, position).await
+    }
+    async fn records(&self, iterator: &ShardIterator) -> Result<Page, SourceError> {
+        self.0.records(iterator).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sibling_that_was_not_seen_is_adopted_with_the_next_listing() {
+    let simulator = simulator(2);
+    let store = MemoryProgress::new();
+    let handler: Arc<Recorder> = Arc::default();
+    let begin = || {
+        let source = Arc::new(OneChild(simulator.clone()));
+        start_with(settings(), source, Arc::new(store.view()), Arc::clone(&handler))
+    };
+    let (first, second) = (begin(), begin());
+    until_held(&[&first, &second], &[1, 1]).await;
+    // Of both, so that one of them is not the leader's.
+    for shard in simulator.open_shards() {
+        simulator.split(&shard);
+    }
+    put_rounds(&simulator, 40, 0..2);
+    let split = tokio::time::Instant::now();
+    handler.until_distinct(80).await;
+    assert!(split.elapsed() < 62 * SECOND, "a listing a minute: {:?}", split.elapsed());
+    first.stop().await;
+    second.stop().await;
+    assert_in_order(&handler.got());
 }
 
 /// The service throttles who reads a shard that two others read. Here it is the second one
