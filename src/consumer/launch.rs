@@ -66,7 +66,8 @@ impl<'a> Launch<'a> {
 
     /// A cursor of its own, to find out what comes next in a shard.
     pub fn reader(&self, item: &ShardProgress) -> Reader {
-        Reader::new(self.context.clone(), item.shard.clone(), &item.position, false, item.closed)
+        let (context, shard) = (self.context.clone(), item.shard.clone());
+        Reader::new(context, shard, &item.position, false, item.closed).scouting()
     }
 
     /// Whether the handler would get this record.

@@ -79,6 +79,8 @@ pub struct Reader {
     /// The listing said that nothing will be added.
     closed: bool,
     ended: bool,
+    /// It looks ahead of the shard's loop, which finds the same gaps and tells of them.
+    scouts: bool,
     /// Since when the service says that it does not know the shard.
     missing_since: Option<Instant>,
     polling: Polling,
@@ -113,6 +115,7 @@ impl Reader {
             skip_before: None,
             gap: None,
             closed,
+            scouts: false,
             missing_since: None,
             ended: *position == Position::ShardEnd,
             next_poll: Instant::now(),
@@ -120,6 +123,14 @@ impl Reader {
             retry_slowly: RETRY_SLOWLY,
             pulse: Arc::default(),
         }
+    }
+
+    /// One that looks ahead of the shard's loop: the gaps that it finds are not counted,
+    /// for the loop finds them too.
+    #[must_use]
+    pub fn scouting(mut self) -> Self {
+        self.scouts = true;
+        self
     }
 
     /// Tells `pulse` what it brings.

@@ -120,12 +120,14 @@ impl Reader {
         if self.gap.is_some() {
             return;
         }
-        self.context.metrics.gaps.inc();
-        self.context.board.shard(&self.shard, |status| status.gaps += 1);
-        warn!(
-            shard = %self.shard, after = after.as_ref().map(tracing::field::display),
-            "records left the stream before they were read: they are lost to this consumer; the gap is kept with the shard's progress"
-        );
+        if !self.scouts {
+            self.context.metrics.gaps.inc();
+            self.context.board.shard(&self.shard, |status| status.gaps += 1);
+            warn!(
+                shard = %self.shard, after = after.as_ref().map(tracing::field::display),
+                "records left the stream before they were read: they are lost to this consumer; the gap is kept with the shard's progress"
+            );
+        }
         self.gap = Some(Gap { after, resumed_at: None, found_at: clock::now() });
     }
 

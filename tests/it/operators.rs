@@ -6,7 +6,7 @@ use crate::support::rig::{
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use streamgate::progress::orders::{Order, Orders, Request, SeekTo};
-use streamgate::progress::{LeaseKey, MemoryProgress, NewShard, Position, Progress};
+use streamgate::progress::{LeaseKey, MemoryProgress, NewShard, Position, Progress, Selection};
 use streamgate::simulator::Simulator;
 use streamgate::source::ShardId;
 
@@ -126,6 +126,31 @@ async fn a_skip_leaves_out_the_records_that_come_next_and_counts_them() {
     scene.until_settled().await;
     assert_eq!(scene.orders().await.past[0].request.by, "operator");
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_skip_leaves_a_gap_to_be_found_and_kept_once() {
+    let scene = Scene::new(1);
+    let Scene { simulator, handler, .. } = &scene;
+    let running = scene.begin();
+    put_rounds(simulator, 1, 0..3);
+    handler.until_distinct(3).await;
+    let shard = scene.first_shard();
+    scene.ask(Order::Pause(Some(shard.clone()))).await;
+    until_paused(&running, &shard).await;
+    put_rounds(simulator, 1, 3..5);
+    let lost = simulator.put_item("item-0", 5);
+    put_rounds(simulator, 1, 6..9);
+    simulator.trim(&shard, &lost);
+    scene.ask(Order::Skip(shard.clone(), 1)).await;
+    scene.until_settled().await;
+    scene.ask(Order::Resume(Some(shard))).await;
+    handler.until(|got| got.last().is_some_and(|got| got.n == Some(8))).await;
+    assert_eq!(scene.numbers(), [0, 1, 2, 6, 7, 8], "nothing was left to skip before the gap");
+    assert_eq!(running.metrics.gaps.get(), 1, "a gap is told once");
+    running.stop().await;
+    let items = scene.store.load(Selection::All).await.unwrap();
+    assert_eq!(items[0].gaps.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
