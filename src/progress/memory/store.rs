@@ -10,9 +10,9 @@ use super::super::{
     Checkpoint, Gap, Heartbeat, Lease, LeaseKey, Member, NewShard, Position, ProgressError,
     ShardProgress, WorkerId, first_take, item,
 };
+use crate::clock;
 use crate::source::ShardId;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 #[derive(Debug, Default)]
 pub(in crate::progress) struct Store {
@@ -57,10 +57,10 @@ impl Store {
                     shard: shard.clone(),
                     parent: first.parent.clone(),
                     lease: taken.clone(),
-                    since: item::kept(SystemTime::now()),
+                    since: item::kept(clock::now()),
                     position: item::kept_position(&first.position),
                     order: 0,
-                    updated: item::kept(SystemTime::now()),
+                    updated: item::kept(clock::now()),
                     closed: first.closed,
                     gaps: Vec::new(),
                     window: None,
@@ -89,7 +89,7 @@ impl Store {
         self.steps.remove(shard);
         if let Some(item) = self.shards.get_mut(shard) {
             if lease.owner.is_some() {
-                item.since = item::kept(SystemTime::now());
+                item.since = item::kept(clock::now());
             }
             item.lease = lease;
         }
@@ -161,7 +161,7 @@ impl Store {
     }
 
     pub(super) fn order(&mut self, request: &Request) -> Result<Orders, ProgressError> {
-        if let Some(orders) = self.orders.with(request, item::kept(SystemTime::now()))? {
+        if let Some(orders) = self.orders.with(request, item::kept(clock::now()))? {
             self.orders = orders;
         }
         Ok(self.orders.clone())
@@ -183,7 +183,7 @@ impl Store {
             return verdict.after_refusal();
         };
         item.position = item::kept_position(position);
-        (item.updated, item.window, item.order) = (item::kept(SystemTime::now()), None, order);
+        (item.updated, item.window, item.order) = (item::kept(clock::now()), None, order);
         self.steps.insert(shard.clone(), step);
         Ok(())
     }
@@ -197,7 +197,7 @@ impl Store {
             return verdict.after_refusal();
         };
         item.position = item::kept_position(&checkpoint.position);
-        item.updated = item::kept(SystemTime::now());
+        item.updated = item::kept(clock::now());
         item.window = checkpoint.window.as_ref().map(item::kept_window);
         self.steps.insert(checkpoint.shard.clone(), step);
         if let Some(gap) = &checkpoint.gap {
