@@ -62,10 +62,10 @@ impl Machine {
         let missed = std::mem::take(&mut self.missed);
         let time = self.time(now);
         self.runtime.block_on(async {
+            clock::set(time - missed);
             if !missed.is_zero() {
                 tokio::time::advance(missed).await;
             }
-            clock::set(time);
             tokio::time::sleep(tick).await;
         });
         if !self.task.is_finished() {
