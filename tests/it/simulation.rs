@@ -1,8 +1,8 @@
 //! Many workers, api replicas, the table and the stream in one deterministic test.
 //!
 //! Every worker is a whole consumer on a machine of its own: it crashes, freezes, loses
-//! messages and answers, and its clock is wrong. A seed decides everything, so that one that
-//! fails can be run again:
+//! messages and answers, and its clock is wrong. Operators pause, skip and seek meanwhile. A
+//! seed decides everything, so that one that fails can be run again:
 //!
 //! ```sh
 //! STREAMGATE_SEED=7 cargo test --test it -- simulation:: --nocapture
@@ -15,16 +15,20 @@ mod ending;
 mod events;
 mod handler;
 mod judge;
+mod ledger;
 mod letters;
 mod line;
 mod link;
 mod machine;
+mod moves;
 mod names;
 mod network;
+mod operator;
 mod plan;
 mod rules;
 mod run;
 mod shared;
+mod sight;
 mod table;
 mod trace;
 mod turns;

@@ -14,6 +14,7 @@ use streamgate::progress::{
     Progress, Selection, ShardProgress, WorkerId,
 };
 use streamgate::source::ShardId;
+use tokio::time::Instant;
 
 /// A selection that can be kept.
 #[derive(Clone)]
@@ -52,11 +53,12 @@ impl Progress for Link {
     }
 
     async fn coordination(&self) -> Answer<Coordination> {
-        let call = Call { worker: self.worker, what: "coordination".to_owned(), under: None };
-        self.ask(Arc::new(move |world: Arc<World>, api| {
+        let call = self.as_call("coordination", None);
+        let may_be_leaders = self.looks.begin();
+        let read = self.ask(Arc::new(move |world: Arc<World>, api| {
             let call = call.clone();
             async move {
-                let began = world.trace.now();
+                let began = Instant::now();
                 let writes = match world.shared_reads.get(api, began) {
                     Ok(read) => return Ok(read),
                     Err(writes) => writes,
@@ -68,18 +70,23 @@ impl Progress for Link {
                 Ok(read)
             }
             .boxed()
-        }))
-        .await
+        }));
+        let read = read.await?;
+        if may_be_leaders {
+            self.looks.answered();
+        }
+        let (world, now) = (&self.world, self.world.trace.now());
+        world.sight.saw(self.worker, &read.orders, now, !may_be_leaders);
+        Ok(read)
     }
 
     /// The table is asked for one bucket of shards after the other: what is answered was
     /// never there at one moment.
     async fn load(&self, which: Selection<'_>) -> Answer<Vec<ShardProgress>> {
-        let which = Which::of(which);
-        let call = Call { worker: self.worker, what: "load".to_owned(), under: None };
-        self.ask(Arc::new(move |world: Arc<World>, api| {
-            let (call, patience) = (call.clone(), Arc::clone(&world));
-            let which = which.clone();
+        let (which, call) = (Which::of(which), self.as_call("load", None));
+        let asked = which.clone();
+        let load = self.ask(Arc::new(move |world: Arc<World>, api| {
+            let (call, which) = (call.clone(), which.clone());
             let part = move |part: u8| {
                 let which = which.clone();
                 let effect: Effect<Vec<ShardProgress>> = Arc::new(move |store: &MemoryProgress| {
@@ -94,13 +101,24 @@ impl Progress for Link {
                 for number in 0..BUCKETS {
                     items.extend(part(number).await?);
                 }
-                patience.table.date(&mut items);
                 items.sort_by(|a, b| a.shard.cmp(&b.shard));
                 Ok(items)
             }
             .boxed()
-        }))
-        .await
+        }));
+        let items = load.await?;
+        match asked {
+            Which::All => self.looks.loaded(),
+            Which::Of(_) => {}
+            // No loop of its own reads a shard of which a worker asks anew.
+            Which::These(_) => {
+                let items = items.iter().filter(|item| self.world.table.has(self.worker, item));
+                for item in items {
+                    self.world.judge().stopped(&item.shard, &item.position);
+                }
+            }
+        }
+        Ok(items)
     }
 
     async fn heartbeat(&self, sign: &Heartbeat) -> Answer<()> {
@@ -169,8 +187,13 @@ impl Progress for Link {
     }
 
     async fn order(&self, request: &Request) -> Answer<Orders> {
-        let request = request.clone();
-        self.call("order", None, move |store| done(store.order(&request))).await
+        let what = request.order.to_string();
+        let (request, on_its_way) = (request.clone(), Arc::clone(&self.world.on_its_way));
+        self.call(what, None, move |store| {
+            let _ = &on_its_way;
+            done(store.order(&request))
+        })
+        .await
     }
 
     async fn seek(
@@ -196,7 +219,7 @@ impl Progress for Link {
                 let Checkpoint { shard, lease, position, .. } = checkpoint;
                 let what = format!("checkpoint {} {}", short(shard), position_name(position));
                 let under = Some((shard_key(shard), lease.clone()));
-                (Call { worker: self.worker, what, under }, checkpoint.clone())
+                (self.as_call(what, under), checkpoint.clone())
             })
             .collect();
         let count = calls.len();

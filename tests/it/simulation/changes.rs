@@ -6,14 +6,19 @@ use super::table::Snapshot;
 use super::world::World;
 use serde_json::json;
 use std::collections::BTreeMap;
-use streamgate::progress::{Coordination, Lease, Member, OWN_PREFIX, ShardProgress, WorkerId};
+use streamgate::progress::orders::Orders;
+use streamgate::progress::{
+    Coordination, Lease, Member, OWN_PREFIX, Position, ShardProgress, WorkerId,
+};
 use streamgate::simulator::{Change, ChangeKind};
 use streamgate::source::ShardId;
 
 /// One item's change.
 pub enum Changed<'a> {
     Stream(Option<&'a Lease>, Option<&'a Lease>),
-    Seeded,
+    /// The starting position was carried out, or that was taken back.
+    Seeded(Option<&'a Position>),
+    Orders(&'a Orders, &'a Orders),
     Worker(&'a WorkerId, Option<&'a Member>, Option<&'a Member>),
     Shard(&'a ShardId, Option<&'a ShardProgress>, Option<&'a ShardProgress>),
 }
@@ -26,7 +31,10 @@ pub fn changes<'a>(before: &'a Snapshot, after: &'a Snapshot) -> Vec<Changed<'a>
         changes.push(Changed::Stream(old.stream.as_ref(), new.stream.as_ref()));
     }
     if old.seeded != new.seeded {
-        changes.push(Changed::Seeded);
+        changes.push(Changed::Seeded(new.seeded.as_ref()));
+    }
+    if old.orders != new.orders {
+        changes.push(Changed::Orders(&old.orders, &new.orders));
     }
     let (signs, now) = (by_name(old), by_name(new));
     for worker in union(&signs, &now) {
@@ -55,7 +63,8 @@ fn union<'a, K: Ord, V>(a: &'a BTreeMap<K, V>, b: &'a BTreeMap<K, V>) -> Vec<&'a
 /// But for the time, which is the machine's.
 fn is_same(a: Option<&ShardProgress>, b: Option<&ShardProgress>) -> bool {
     let parts = |item: &ShardProgress| {
-        (item.lease.clone(), item.position.clone(), item.gaps.clone(), item.window.clone())
+        let ShardProgress { lease, position, order, gaps, window, .. } = item;
+        (lease.clone(), position.clone(), *order, gaps.clone(), window.clone())
     };
     a.map(parts) == b.map(parts)
 }
@@ -64,7 +73,8 @@ fn is_same(a: Option<&ShardProgress>, b: Option<&ShardProgress>) -> bool {
 pub fn stream(world: &World, change: &Changed<'_>) {
     let (sort, is_first, is_last) = match change {
         Changed::Stream(old, _) => ("stream".to_owned(), old.is_none(), false),
-        Changed::Seeded => ("stream".to_owned(), false, false),
+        Changed::Seeded(_) => ("stream".to_owned(), false, false),
+        Changed::Orders(old, _) => ("orders".to_owned(), old.version == 0, false),
         Changed::Worker(worker, old, new) => {
             (format!("worker#{worker}"), old.is_none(), new.is_none())
         }

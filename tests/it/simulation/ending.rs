@@ -10,6 +10,7 @@ use super::network::Weather;
 use super::run::{Due, Run, SECOND};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use streamgate::progress::orders::Order;
 use streamgate::progress::{LeaseKey, Position, WorkerId};
 use streamgate::simulator::{Change, Simulator};
 use streamgate::source::ShardId;
@@ -23,7 +24,8 @@ const CALM_TICK: Duration = Duration::from_millis(40);
 const QUIET_TICK: Duration = Duration::from_millis(200);
 
 impl Run {
-    /// Faults stop. Everything that was put is delivered, and every shard has an owner.
+    /// Faults stop. Everything that was asked for is carried out, everything that was put is
+    /// delivered, and every shard has an owner: first but for what is paused, then all of it.
     pub fn calm(&mut self) -> Result<(), String> {
         self.note("the trouble is over");
         self.world.network.set_weather(Weather { usual: 5, ..Weather::default() });
@@ -37,6 +39,29 @@ impl Run {
             }
         }
         self.change_every_shard();
+        self.until_well()?;
+        if self.asked == 0 {
+            return Ok(());
+        }
+        if !self.orders().pauses.is_empty() {
+            // Workers look more often than that.
+            self.pass(self.plan.settings.failover_time + 5 * SECOND, CALM_TICK)?;
+            self.world.sight.all_see(true);
+            self.change_every_shard();
+            self.pass(5 * SECOND, CALM_TICK)?;
+            self.until_well()?;
+            self.world.sight.all_see(false);
+        }
+        self.ask(Order::Resume(None));
+        self.change_every_shard();
+        self.until_well()?;
+        match self.orders().pauses.is_empty() {
+            true => Ok(()),
+            false => Err("a pause was not ended".to_owned()),
+        }
+    }
+
+    fn until_well(&mut self) -> Result<(), String> {
         let end = self.now + CALM;
         while !self.is_well() {
             self.tick(CALM_TICK)?;
@@ -121,11 +146,17 @@ impl Run {
 
     fn is_well(&self) -> bool {
         let all_started = self.due.is_empty() && !self.machines.is_empty();
-        all_started && self.world.judge().is_through() && self.unowned().is_empty()
+        if !all_started || !self.is_settled() {
+            return false;
+        }
+        let paused = self.paused();
+        let is_through = self.world.judge().is_through(|shard| paused.contains(shard));
+        is_through && self.unowned(&paused).is_empty()
     }
 
     /// Shards that have records to come and no owner that lives, or are gone and still read.
-    fn unowned(&self) -> Vec<String> {
+    /// Those that wait for one that is paused have none.
+    fn unowned(&self, paused: &BTreeSet<ShardId>) -> Vec<String> {
         let table = self.world.table.snapshot();
         let shards = self.with_stream(Simulator::shards);
         let is_there = |worker| self.machines.contains_key(&worker);
@@ -139,20 +170,24 @@ impl Run {
         let is_ended = |shard: &ShardId| {
             table.shards.get(shard).is_some_and(|item| item.position == Position::ShardEnd)
         };
-        let unowned = shards.iter().map(|shard| &shard.id).filter(|shard| !is_ended(shard));
+        let waits = |shard: &ShardId| paused.contains(shard) && !table.shards.contains_key(shard);
+        let is_read = |shard: &&ShardId| !is_ended(shard) && !waits(shard);
+        let unowned = shards.iter().map(|shard| &shard.id).filter(is_read);
         // One that has left the stream is to be given up.
         let is_there = |shard: &&ShardId| shards.iter().any(|there| there.id == **shard);
         let left = table.shards.keys().filter(|shard| !is_ended(shard) && !is_there(shard));
+        let left = left.filter(|shard| !paused.contains(*shard));
         let wrong = unowned.filter(|shard| !is_owned(shard)).chain(left);
         wrong.map(|shard| short(shard).to_owned()).collect()
     }
 
     fn what_is_wrong(&self) -> String {
-        let (missing, unowned) = (self.world.judge().missing(), self.unowned());
+        let unowned = self.unowned(&self.paused());
+        let (missing, orders) = (self.world.judge().missing(), self.orders());
         let workers: Vec<&usize> = self.machines.keys().collect();
         let shards = self.world.table.snapshot().shards;
         format!(
-            "{CALM:?} after the trouble: not delivered {missing:?}, without an owner {unowned:?}, workers {workers:?}, table {shards:#?}"
+            "{CALM:?} after the trouble: not delivered {missing:?}, without an owner {unowned:?}, workers {workers:?}, {orders:?}, table {shards:#?}"
         )
     }
 }

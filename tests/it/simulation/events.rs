@@ -10,6 +10,7 @@ use super::network::Node;
 use super::plan::Event;
 use super::run::{Due, Run};
 use std::time::Duration;
+use streamgate::progress::orders::Order;
 use streamgate::progress::{Position, ShardProgress};
 use streamgate::simulator::{Fault, FaultRule, Operation, ShardState, Simulator};
 use streamgate::source::ShardId;
@@ -83,6 +84,11 @@ impl Run {
                 self.world.network.hang_api(api, true);
                 self.later(Due::WakeApi(api));
             }
+            Event::Pause
+            | Event::PauseStream
+            | Event::Skip
+            | Event::SeekShard
+            | Event::SeekStream => self.operate(event),
             Event::HandlerFails => {
                 self.note("handlers fail");
                 let (fails, hangs) = (self.random.f64() * 0.9, self.random.f64() * 0.2);
@@ -110,6 +116,7 @@ impl Run {
                 network.hang_api(api, false);
                 self.note(&format!("api{api} goes on"));
             }
+            Due::Resume(shard) => self.ask(Order::Resume(shard)),
             Due::StreamIsWell => {
                 self.world.simulator.faults().clear();
                 self.note("the stream is well");
@@ -262,7 +269,7 @@ impl Run {
         self.later(Due::Mend(ways));
     }
 
-    fn later(&mut self, due: Due) {
+    pub fn later(&mut self, due: Due) {
         let at = self.now + self.some_time();
         self.due.push((at, due));
     }

@@ -58,8 +58,12 @@ impl Handler for Hands {
         let (at, attempt) = (short(&batch.shard), batch.attempt);
         let range = format!("{:?} to {:?}", numbers.first(), numbers.last());
         world.trace.note(format_args!("w{worker} handles of {at} {range}, attempt {attempt}"));
-        let owner = world.table.owner(&batch.shard);
-        let round = world.judge().begin(*worker, &batch.shard, &numbers, owner, world.trace.now());
+        let (owner, now) = (world.table.owner(&batch.shard), world.trace.now());
+        let orders = world.table.snapshot().coordination.orders;
+        if let Some(fault) = world.sight.fault(*worker, &batch.shard, &orders, now) {
+            world.judge().fault(format!("w{worker} was handed of {at}: {fault}"));
+        }
+        let pass = world.judge().begin(*worker, &batch.shard, &numbers, owner, now);
         let _under_way = UnderWay { hands: self, shard: &batch.shard };
         let (takes, fails) = self.fate();
         tokio::time::sleep(takes).await;
@@ -67,7 +71,7 @@ impl Handler for Hands {
             return Err(HandlerError::failed("told to fail"));
         }
         world.trace.note(format_args!("w{worker} took of {at} {range}"));
-        world.judge().taken(&numbers, round);
+        world.judge().taken(&batch.shard, &numbers, pass);
         Ok(Response::taken())
     }
 }

@@ -3,14 +3,13 @@
 //!
 //! Owns the promises to a handler: nothing lost, in order per item, own records never, and
 //! nothing twice while its lease is given away and never taken. Whose turn it is to hand over
-//! is [`Turns`]'.
+//! is [`Turns`]'; what operators change about what is due is in `moves`.
 
 use super::names::short;
-use super::table::Snapshot;
 use super::turns::Turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use streamgate::progress::{Gap, Position};
+use streamgate::progress::Position;
 use streamgate::record::SequenceNumber;
 use streamgate::source::ShardId;
 
@@ -27,36 +26,71 @@ pub fn digits(number: &str) -> u128 {
     number.parse().expect("the simulator's numbers fit")
 }
 
-struct Entry {
-    shard: ShardId,
+/// What the handler is owed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    Due,
+    /// It may come or not: it was put before reading began at the tip.
+    Optional,
+    /// An operator has left it out.
+    LeftOut,
+}
+
+pub struct Entry {
+    pub shard: ShardId,
     /// Which item's change it is, and which of its changes; `None` for own records.
-    item: Option<(usize, usize)>,
-    /// It was put before the starting position was carried out.
-    is_optional: bool,
-    is_trimmed: bool,
+    pub item: Option<(usize, usize)>,
+    /// In seconds, as records say it.
+    pub created: u64,
+    /// When it was put, by the world's clock.
+    pub put: Duration,
+    pub claim: Claim,
+    pub is_trimmed: bool,
     /// It was trimmed while the store knew of no record before it: nobody can know.
-    is_excused: bool,
-    taken: u32,
+    pub is_excused: bool,
+    /// How often, since an operator has last sent its shard elsewhere.
+    pub taken: u32,
     /// In which rounds of its shard's lease, by the lease's owner.
-    rounds: BTreeSet<u64>,
+    pub rounds: BTreeSet<u64>,
+}
+
+impl Entry {
+    pub fn is_done(&self) -> bool {
+        self.taken > 0 || self.is_trimmed || self.claim != Claim::Due
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.item.is_some() && !self.is_done()
+    }
+}
+
+/// Which of its readings of a shard a batch belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// Of the shard's lease, where it is the worker's.
+    round: Option<u64>,
+    /// Operators' moves of the shard, and seeks of the stream, before it.
+    moves: (u64, u64),
 }
 
 #[derive(Default)]
 pub struct Judge {
     pub turns: Turns,
-    entries: BTreeMap<u128, Entry>,
+    pub(super) entries: BTreeMap<u128, Entry>,
     /// The numbers of each shard's records.
-    shards: BTreeMap<ShardId, BTreeSet<u128>>,
+    pub(super) shards: BTreeMap<ShardId, BTreeSet<u128>>,
     /// The numbers of each item's changes.
-    items: Vec<Vec<u128>>,
+    pub(super) items: Vec<Vec<u128>>,
     /// Of each item, how many changes from the first on are done with.
-    done: Vec<usize>,
+    pub(super) done: Vec<usize>,
     /// What is put may be left out by whoever starts at the tip, until that is carried out.
-    is_starting: bool,
+    pub(super) is_starting: bool,
     /// Those in which the tip has still to be found then.
-    before_tip: BTreeSet<ShardId>,
-    faults: Vec<String>,
-    open: usize,
+    pub(super) before_tip: BTreeSet<ShardId>,
+    /// How often operators have moved the position of each shard, and how often the stream's.
+    pub(super) moves: BTreeMap<ShardId, u64>,
+    pub(super) seeks: u64,
+    pub(super) faults: Vec<String>,
     deliveries: u64,
     repeats: u64,
 }
@@ -96,20 +130,31 @@ impl Judge {
         self.items[item].len() as u64
     }
 
-    /// A record was put.
-    pub fn put(&mut self, shard: ShardId, number: &SequenceNumber, item: Option<usize>) {
+    /// A record was put, which says `created` of itself.
+    pub fn put(
+        &mut self,
+        shard: ShardId,
+        number: &SequenceNumber,
+        item: Option<usize>,
+        created: u64,
+        put: Duration,
+    ) {
         let number = digits(number.as_str());
         self.shards.entry(shard.clone()).or_default().insert(number);
         let item = item.map(|item| {
             self.items[item].push(number);
             (item, self.items[item].len() - 1)
         });
-        let is_optional = self.is_starting || self.before_tip.contains(&shard);
-        self.open += usize::from(item.is_some() && !is_optional);
+        let claim = match self.is_starting || self.before_tip.contains(&shard) {
+            true => Claim::Optional,
+            false => Claim::Due,
+        };
         let entry = Entry {
             shard,
             item,
-            is_optional,
+            created,
+            put,
+            claim,
             is_trimmed: false,
             is_excused: false,
             taken: 0,
@@ -139,14 +184,12 @@ impl Judge {
             let entry = self.entries.get_mut(number).expect("listed");
             if !entry.is_trimmed {
                 (entry.is_trimmed, entry.is_excused) = (true, is_excused);
-                let is_open = entry.item.is_some() && !entry.is_optional && entry.taken == 0;
-                self.open -= usize::from(is_open);
             }
         }
     }
 
     /// A batch is handed to the handler of the start `worker`, while the start `owner` has the
-    /// shard's lease. Gives the round in which that is, if it is the worker's.
+    /// shard's lease.
     pub fn begin(
         &mut self,
         worker: usize,
@@ -154,10 +197,13 @@ impl Judge {
         numbers: &[u128],
         owner: Option<usize>,
         now: Duration,
-    ) -> Option<u64> {
+    ) -> Pass {
         let mut faults: Vec<String> =
             self.turns.begin(worker, shard, owner, now).into_iter().collect();
         let round = (owner == Some(worker)).then(|| self.turns.round(shard));
+        let moves = self.moves_of(shard);
+        // Who stood still may read on as it did before an operator's move.
+        let is_now = round.is_some() || moves == (0, 0);
         if !numbers.is_sorted_by(|a, b| a < b) {
             faults.push("not in order".to_owned());
         }
@@ -178,10 +224,15 @@ impl Judge {
             if round.is_some_and(|round| entry.rounds.contains(&round)) {
                 faults.push(format!("{number} was taken before, and nobody lost the lease"));
             }
+            if !is_now {
+                continue;
+            }
+            if entry.claim == Claim::LeftOut {
+                faults.push(format!("{number} was to be left out"));
+            }
             for before in &self.items[item][self.done[item]..nth.max(self.done[item])] {
                 let earlier = &self.entries[before];
-                let is_done = earlier.taken > 0 || earlier.is_trimmed || earlier.is_optional;
-                if !is_done && !numbers.contains(before) {
+                if !earlier.is_done() && !numbers.contains(before) {
                     let at = short(&earlier.shard);
                     faults.push(format!("item {item}: {number} jumped {before} of {at}"));
                 }
@@ -191,30 +242,33 @@ impl Judge {
         self.faults.extend(
             faults.into_iter().map(|fault| format!("w{worker} was handed of {at}: {fault}")),
         );
-        round
+        Pass { round, moves }
     }
 
-    /// The handler took what was handed over in `round`.
-    pub fn taken(&mut self, numbers: &[u128], round: Option<u64>) {
+    pub(super) fn moves_of(&self, shard: &ShardId) -> (u64, u64) {
+        (self.moves.get(shard).copied().unwrap_or_default(), self.seeks)
+    }
+
+    /// The handler took what was handed over in `pass`. It counts unless an operator has sent
+    /// the shard elsewhere since: then it is to come again.
+    pub fn taken(&mut self, shard: &ShardId, numbers: &[u128], pass: Pass) {
+        if pass.moves != self.moves_of(shard) {
+            return;
+        }
         for number in numbers {
             let Some(entry) = self.entries.get_mut(number) else { continue };
-            let is_open = entry.taken == 0 && !entry.is_trimmed && !entry.is_optional;
-            self.open -= usize::from(is_open && entry.item.is_some());
             entry.taken += 1;
-            entry.rounds.extend(round);
+            entry.rounds.extend(pass.round);
             if let Some((item, _)) = entry.item {
                 self.advance(item);
             }
         }
     }
 
-    fn advance(&mut self, item: usize) {
-        let is_done = |number: &u128| {
-            let entry = &self.entries[number];
-            entry.taken > 0 || entry.is_trimmed || entry.is_optional
-        };
+    pub(super) fn advance(&mut self, item: usize) {
         let from = self.done[item];
-        self.done[item] += self.items[item][from..].iter().take_while(|n| is_done(n)).count();
+        let later = self.items[item][from..].iter();
+        self.done[item] += later.take_while(|number| self.entries[number].is_done()).count();
     }
 
     /// A position was written: it is past nothing that nobody took.
@@ -225,11 +279,7 @@ impl Judge {
         }
         self.before_tip.remove(shard);
         let Some(numbers) = self.shards.get(shard) else { return };
-        let passed = numbers.range(from + 1..=to).filter(|number| {
-            let entry = &self.entries[number];
-            let is_done = entry.taken > 0 || entry.is_trimmed || entry.is_optional;
-            entry.item.is_some() && !is_done
-        });
+        let passed = numbers.range(from + 1..=to).filter(|number| self.entries[number].is_open());
         let passed: Vec<&u128> = passed.take(3).collect();
         if !passed.is_empty() {
             let at = short(shard);
@@ -237,9 +287,16 @@ impl Judge {
         }
     }
 
-    /// The lease of `shard` was given away at `position`: all that was delivered is behind it,
-    /// but for what overtook something on another lane.
-    pub fn given(&mut self, shard: &ShardId, position: &Position) {
+    /// The lease of `shard` is taken from an owner that has not given it away.
+    pub fn lost(&mut self, shard: &ShardId) {
+        self.before_tip.remove(shard);
+        self.turns.lease_taken(shard);
+    }
+
+    /// The lease of `shard` was given away at `position`, or its owner has stopped there: all
+    /// that was delivered is behind it, but for what overtook something on another lane.
+    pub fn stopped(&mut self, shard: &ShardId, position: &Position) {
+        self.before_tip.remove(shard);
         let (round, from) = (self.turns.round(shard), order(position).saturating_add(1));
         let numbers = self.shards.get(shard).into_iter().flat_map(|all| all.range(from..));
         let mut is_first = true;
@@ -251,50 +308,9 @@ impl Judge {
             let was_taken = entry.rounds.remove(&round);
             if was_taken && std::mem::take(&mut is_first) {
                 let at = short(shard);
-                self.faults.push(format!("{at} was given away before {number}, which was taken"));
+                self.faults.push(format!("{at} was left before {number}, which was taken"));
             }
             is_first = false;
         }
-    }
-
-    /// Whether everything that can be handed over was taken.
-    pub fn is_through(&self) -> bool {
-        self.open == 0
-    }
-
-    /// The first records that nobody took, for people.
-    pub fn missing(&self) -> Vec<String> {
-        let missing = self.entries.iter().filter(|(_, entry)| {
-            let is_done = entry.taken > 0 || entry.is_trimmed || entry.is_optional;
-            entry.item.is_some() && !is_done
-        });
-        missing
-            .take(10)
-            .map(|(number, entry)| format!("{number} of {}", short(&entry.shard)))
-            .collect()
-    }
-
-    /// At the end: what was never taken was trimmed, and a gap in the table says so.
-    pub fn check_gaps(&mut self, table: &Snapshot) {
-        let mut faults = Vec::new();
-        for (number, entry) in &self.entries {
-            let is_lost = entry.item.is_some() && entry.taken == 0 && entry.is_trimmed;
-            if !is_lost || entry.is_optional || entry.is_excused {
-                continue;
-            }
-            // Its item may be forgotten by now, gaps and all.
-            let Some(item) = table.shards.get(&entry.shard) else { continue };
-            let covers = |gap: &Gap| {
-                let after = gap.after.as_ref().map_or(0, |after| digits(after.as_str()));
-                let resumed = gap.resumed_at.as_ref();
-                let resumed = resumed.map_or(u128::MAX, |resumed| digits(resumed.as_str()));
-                after < *number && *number < resumed
-            };
-            if !item.gaps.iter().any(covers) {
-                let (at, gaps) = (short(&entry.shard), &item.gaps);
-                faults.push(format!("{number} of {at} was trimmed, and no gap says so: {gaps:?}"));
-            }
-        }
-        self.faults.extend(faults.into_iter().take(3));
     }
 }

@@ -6,6 +6,7 @@
 //! call may be done more than once, and long after its caller has given up or died.
 
 use super::network::Node;
+use super::sight::Looks;
 use super::world::World;
 use futures_util::future::{BoxFuture, FutureExt};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Call {
     pub what: String,
     /// The lease that the write says it is made under.
     pub under: Option<(LeaseKey, Lease)>,
+    /// How often the stream had begun anew when it was made.
+    pub epoch: u64,
 }
 
 /// What a call does with the store.
@@ -41,11 +44,18 @@ pub type Work<T> = Arc<dyn Fn(Arc<World>, usize) -> BoxFuture<'static, Answer<T>
 pub struct Link {
     pub world: Arc<World>,
     pub worker: usize,
+    pub looks: Looks,
 }
 
 impl Link {
     pub fn new(world: Arc<World>, worker: usize) -> Self {
-        Self { world, worker }
+        Self { world, worker, looks: Looks::default() }
+    }
+
+    /// A call that is made now.
+    pub fn as_call(&self, what: impl Into<String>, under: Option<(LeaseKey, Lease)>) -> Call {
+        let (worker, epoch) = (self.worker, self.world.table.epoch());
+        Call { worker, what: what.into(), under, epoch }
     }
 
     /// One call that is one call of the table too.
@@ -55,8 +65,7 @@ impl Link {
         under: Option<(LeaseKey, &Lease)>,
         effect: impl Fn(&MemoryProgress) -> Answer<T> + Send + Sync + 'static,
     ) -> Answer<T> {
-        let under = under.map(|(key, lease)| (key, lease.clone()));
-        let call = Call { worker: self.worker, what: what.into(), under };
+        let call = self.as_call(what, under.map(|(key, lease)| (key, lease.clone())));
         let effect: Effect<T> = Arc::new(effect);
         self.ask(Arc::new(move |world, api| {
             let (call, effect) = (call.clone(), Arc::clone(&effect));

@@ -45,6 +45,13 @@ pub enum Event {
     StepClock,
     /// Handlers fail, or take too long, for a while.
     HandlerFails,
+    /// An operator pauses a shard, or all, mostly for a while.
+    Pause,
+    PauseStream,
+    /// An operator sends a shard elsewhere, or the whole stream.
+    Skip,
+    SeekShard,
+    SeekStream,
 }
 
 const EVENTS: [(Event, u32); 19] = [
@@ -67,6 +74,15 @@ const EVENTS: [(Event, u32); 19] = [
     (Event::HangApi, 3),
     (Event::StepClock, 2),
     (Event::HandlerFails, 2),
+];
+
+/// Half of all worlds have none: what holds where nobody asks for anything is stronger.
+const REQUESTS: [(Event, u32); 5] = [
+    (Event::Pause, 4),
+    (Event::PauseStream, 1),
+    (Event::Skip, 4),
+    (Event::SeekShard, 4),
+    (Event::SeekStream, 2),
 ];
 
 #[derive(Clone, Debug)]
@@ -110,10 +126,10 @@ impl Plan {
         };
         let mood =
             Mood { takes: random.u64(0..400), fails: some(random, 0.1), hangs: some(random, 0.01) };
-        let events = EVENTS.into_iter().filter(|_| random.bool()).collect();
+        let events = EVENTS.into_iter().filter(|_| random.bool()).collect::<Vec<_>>();
         let failover = millis(random.u64(2..=10) * 1000);
         let poll_min = millis(random.u64(100..400));
-        Self {
+        let mut plan = Self {
             seed,
             tick: millis([10, 20, 40][random.usize(..3)]),
             workers: random.usize(1..=4),
@@ -147,7 +163,11 @@ impl Plan {
                 checkpoint_interval: millis(random.u64(1..30) * 100),
                 ..settings()
             },
+        };
+        if random.bool() {
+            plan.events.extend(REQUESTS.into_iter().filter(|_| random.bool()));
         }
+        plan
     }
 
     /// Whether what is put before the first start need not be delivered.

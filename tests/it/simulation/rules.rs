@@ -1,16 +1,18 @@
 //! What must hold between what stood in the table and what stands there now, whichever call
-//! made the change: who may write, how counters grow, that positions never move back, that
-//! only the dead are buried and only their leases are taken.
+//! made the change: who may write, how counters grow, that positions move back only where an
+//! operator asks for it, that only the dead are buried and only their leases are taken.
 
 use super::changes::Changed;
 use super::judge::order;
+use super::ledger::Ledger;
 use super::link::Call;
 use super::names::{key_name, short};
+use super::table::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use streamgate::progress::{
-    Coordination, Lease, LeaseKey, Member, Position, ShardProgress, WorkerId,
-};
+use streamgate::lineage::StartingPosition;
+use streamgate::progress::orders::SeekTo;
+use streamgate::progress::{Lease, LeaseKey, Member, Position, ShardProgress, WorkerId};
 use streamgate::source::ShardId;
 
 /// What is remembered to judge the next change.
@@ -24,16 +26,46 @@ pub struct Rules {
     gone: BTreeSet<WorkerId>,
     /// The furthest position of each shard, as [`order`] has it.
     furthest: BTreeMap<ShardId, u128>,
+    /// The highest counter of each lease.
+    highest: BTreeMap<LeaseKey, u64>,
     /// How often each lease went to another owner, or to one after there was none.
     pub moves: BTreeMap<LeaseKey, u64>,
+    /// What operators have asked for.
+    pub ledger: Ledger,
 }
 
 /// What stands in the table now, and when.
 pub struct Now<'a> {
-    pub coordination: &'a Coordination,
+    pub table: &'a Snapshot,
     pub time: Duration,
-    /// That of all workers.
+    /// The settings of all workers.
     pub failover: Duration,
+    pub start: StartingPosition,
+}
+
+impl Now<'_> {
+    fn begins_anew(&self) -> bool {
+        self.table.coordination.orders.reset.is_some()
+    }
+
+    /// How often the stream has begun anew.
+    fn epoch(&self) -> u64 {
+        self.table.coordination.orders.epoch
+    }
+
+    /// Whether a shard's lease is from before the stream began anew: it counts for nothing.
+    fn is_belated(&self, lease: &Lease) -> bool {
+        lease.epoch() < self.epoch()
+    }
+
+    /// Where shards begin that have no item.
+    fn begin(&self) -> Position {
+        match self.table.coordination.orders.start {
+            None => self.start.begin(),
+            Some(SeekTo::AtTimestamp(time)) => Position::AtTimestamp(time),
+            Some(SeekTo::TrimHorizon | SeekTo::Latest) => Position::TrimHorizon,
+        }
+    }
 }
 
 /// How a shard's lease has left its owner.
@@ -73,28 +105,58 @@ impl Rules {
         now: &Now<'_>,
     ) -> Result<(), String> {
         match change {
-            Changed::Seeded => {
-                let held = now.coordination.stream.as_ref();
+            Changed::Seeded(begin) => {
+                let held = now.table.coordination.stream.as_ref();
                 let is_under = call.under.as_ref().map(|(_, lease)| lease) == held;
-                must(now.coordination.seeded.is_some() && is_under, || {
+                must(is_under, || {
                     "carried out the starting position without the lease".to_owned()
-                })
+                })?;
+                match begin {
+                    None => must(now.begins_anew(), || {
+                        "took back the starting position, which nobody asked for".to_owned()
+                    }),
+                    Some(begin) => must(now.begins_anew() || **begin == now.begin(), || {
+                        format!("carried out {begin:?} as the starting position")
+                    }),
+                }
             }
+            Changed::Orders(old, new) => self.ledger.check(old, new, now.table, now.time),
             Changed::Worker(worker, old, new) => self.check_sign(call, worker, *old, *new, now),
             Changed::Stream(old, new) => self.check_lease(call, &LeaseKey::Stream, *old, *new, now),
-            Changed::Shard(shard, old, None) => {
-                let is_ended = old.is_some_and(|old| old.position == Position::ShardEnd);
-                must(is_ended, || format!("{} was forgotten before its end", short(shard)))
-            }
-            Changed::Shard(shard, old, Some(new)) => {
-                let key = LeaseKey::Shard((*shard).clone());
-                let old_lease = old.map(|old| &old.lease);
-                if old_lease != Some(&new.lease) {
-                    self.check_lease(call, &key, old_lease, Some(&new.lease), now)?;
-                }
-                let Some(old) = old else { return Ok(()) };
-                self.check_position(call, old, new)
-            }
+            Changed::Shard(shard, old, new) => self.check_shard(call, shard, *old, *new, now),
+        }
+    }
+
+    /// An item begins once, and ends where nobody needs it any more.
+    fn check_shard(
+        &mut self,
+        call: &Call,
+        shard: &ShardId,
+        old: Option<&ShardProgress>,
+        new: Option<&ShardProgress>,
+        now: &Now<'_>,
+    ) -> Result<(), String> {
+        let is_new = old.is_some_and(|old| !now.is_belated(&old.lease));
+        must(!is_new || call.under.is_none() || call.epoch == now.epoch(), || {
+            format!("changed {} from before the stream began anew", short(shard))
+        })?;
+        let is_ended = old.is_some_and(|old| old.position == Position::ShardEnd);
+        let Some(new) = new else {
+            self.furthest.remove(shard);
+            return must(is_ended || now.begins_anew() || !is_new, || {
+                format!("{} was forgotten before its end", short(shard))
+            });
+        };
+        let (key, old_lease) = (LeaseKey::Shard(shard.clone()), old.map(|old| &old.lease));
+        // One that is read to its end is removed whoever has it, where all begins anew; one
+        // that is from before that, at any time.
+        let is_removed = old.is_some() && (is_ended && now.begins_anew() || !is_new);
+        if old_lease != Some(&new.lease) && !is_removed {
+            self.check_lease(call, &key, old_lease, Some(&new.lease), now)?;
+        }
+        match old {
+            Some(old) => self.check_position(call, old, new),
+            None => Ok(()),
         }
     }
 
@@ -151,14 +213,22 @@ impl Rules {
             None => Err(says()),
             Some(Lease { owner: Some(_), .. }) => {
                 *self.moves.entry(key.clone()).or_default() += 1;
-                must(counter(new) == counter(old) + 1, says)?;
+                let highest = self.highest.entry(key.clone()).or_default();
+                let is_next = match old {
+                    Some(old) => counter(new) == old.counter + 1,
+                    // An item that is made anew counts on above all before.
+                    None => counter(new) > *highest || new.is_some_and(|new| now.is_belated(new)),
+                };
+                *highest = counter(new).max(*highest);
+                must(is_next, says)?;
                 let owner = old.and_then(|old| old.owner.as_ref()).filter(|_| !is_given);
                 // The stream's may be taken by its own leader, who does not know that it leads.
                 let owner =
                     owner.filter(|owner| new.is_none_or(|new| new.owner.as_ref() != Some(*owner)));
                 let lives = owner.filter(|owner| {
                     let is_there = |member: &Member| member.sign.worker == **owner;
-                    now.coordination.workers.iter().any(is_there) && !self.gone.contains(*owner)
+                    now.table.coordination.workers.iter().any(is_there)
+                        && !self.gone.contains(*owner)
                 });
                 match lives {
                     None => Ok(()),
@@ -172,7 +242,8 @@ impl Rules {
         }
     }
 
-    /// A position is written by the lease's owner, under that very lease, and forward.
+    /// A position is written by the lease's owner, under that very lease, and forward, or where
+    /// an operator has sent the shard.
     fn check_position(
         &mut self,
         call: &Call,
@@ -181,7 +252,10 @@ impl Rules {
     ) -> Result<(), String> {
         let is_kept = new.gaps.starts_with(&old.gaps);
         must(is_kept, || "forgot a gap".to_owned())?;
-        if old.position == new.position && old.gaps == new.gaps && old.window == new.window {
+        let is_sent = old.order != new.order;
+        must(old.order <= new.order, || "forgot a move".to_owned())?;
+        let is_same = old.position == new.position && old.gaps == new.gaps;
+        if is_same && old.window == new.window && !is_sent {
             return Ok(());
         }
         let owner = old.lease.owner.as_ref().and_then(|owner| self.workers.get(owner));
@@ -196,6 +270,10 @@ impl Rules {
             return Ok(());
         }
         let furthest = self.furthest.entry(new.shard.clone()).or_default();
+        if is_sent {
+            *furthest = order(&new.position);
+            return Ok(());
+        }
         let back = || format!("moved back from {furthest} to {:?}", new.position);
         must(*furthest <= order(&new.position), back)?;
         *furthest = order(&new.position);

@@ -7,6 +7,7 @@ use super::judge::Judge;
 use super::machine::{Machine, runtime};
 use super::network::Network;
 use super::plan::Plan;
+use super::table::Table;
 use super::trace::Trace;
 use super::world::{World, epoch};
 use crate::support::rig::arn;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use streamgate::clock;
 use streamgate::simulator::Simulator;
+use streamgate::source::ShardId;
 use tokio::runtime::Runtime;
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -37,6 +39,7 @@ pub enum Due {
     Mend(Vec<(super::network::Node, super::network::Node)>),
     StartApi(usize),
     WakeApi(usize),
+    Resume(Option<ShardId>),
     StreamIsWell,
     HandlerIsWell,
 }
@@ -50,6 +53,8 @@ pub struct Run {
     pub now: Duration,
     /// Shards that have left the stream unread.
     pub vanished: usize,
+    /// Requests of operators.
+    pub asked: usize,
     names: Vec<String>,
     starts: usize,
     next_change: Duration,
@@ -74,7 +79,7 @@ impl Run {
             Network::new(plan.seed, plan.weather, plan.apis),
             simulator,
             Judge::new(plan.items, plan.starts_at_tip()),
-            plan.settings.failover_time,
+            Table::new(plan.settings.failover_time, plan.settings.starting_position),
             runtime.handle().clone(),
         );
         world.set_mood(plan.mood);
@@ -85,6 +90,7 @@ impl Run {
             due: Vec::new(),
             now: Duration::ZERO,
             vanished: 0,
+            asked: 0,
             names: (0..plan.items).map(|item| format!("item-{item}")).collect(),
             starts: 0,
             next_change: Duration::ZERO,

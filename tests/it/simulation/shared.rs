@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use streamgate::progress::Coordination;
+use tokio::time::Instant;
 
 const MAX_AGE: Duration = Duration::from_millis(100);
 
@@ -18,12 +19,12 @@ struct Replica {
     /// Writes that have gone through it.
     writes: u64,
     /// When the last read began, and what it gave.
-    read: Option<(Duration, Coordination)>,
+    read: Option<(Instant, Coordination)>,
 }
 
 impl SharedReads {
     /// What may still be given, or else the number of writes so far, for a read that begins.
-    pub fn get(&self, api: usize, now: Duration) -> Result<Coordination, u64> {
+    pub fn get(&self, api: usize, now: Instant) -> Result<Coordination, u64> {
         let mut replicas = self.lock();
         let replica = replicas.entry(api).or_default();
         match &replica.read {
@@ -33,7 +34,7 @@ impl SharedReads {
     }
 
     /// A read has ended that began then, after so many writes.
-    pub fn put(&self, api: usize, began: Duration, writes: u64, read: &Coordination) {
+    pub fn put(&self, api: usize, began: Instant, writes: u64, read: &Coordination) {
         let mut replicas = self.lock();
         let replica = replicas.entry(api).or_default();
         if replica.writes == writes {

@@ -5,12 +5,15 @@
 
 use super::changes::{Changed, changes, stream};
 use super::link::{Answer, Call};
+use super::moves::Carried;
+use super::names::short;
 use super::rules::{Now, Passing, Rules};
-use super::world::{World, epoch};
+use super::world::World;
 use futures_util::future::FutureExt;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
+use streamgate::lineage::StartingPosition;
 use streamgate::progress::{
     Coordination, LeaseKey, MemoryProgress, Progress, ProgressError, Selection, ShardProgress,
     WorkerId,
@@ -21,14 +24,14 @@ pub struct Table {
     store: MemoryProgress,
     /// That of all workers.
     failover: Duration,
+    /// The setting of all workers.
+    start: StartingPosition,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     now: Snapshot,
-    /// When each shard's item was last changed: the store's own times are the machine's.
-    changed: BTreeMap<ShardId, Duration>,
     rules: Rules,
     /// Changes of positions.
     positions: u64,
@@ -52,8 +55,8 @@ impl Snapshot {
 }
 
 impl Table {
-    pub fn new(failover: Duration) -> Self {
-        Self { store: MemoryProgress::new(), failover, state: Mutex::default() }
+    pub fn new(failover: Duration, start: StartingPosition) -> Self {
+        Self { store: MemoryProgress::new(), failover, start, state: Mutex::default() }
     }
 
     /// Does what a call does.
@@ -78,26 +81,23 @@ impl Table {
         };
         world.trace.note(format_args!("w{worker} {what}: {outcome}"));
         let changes = changes(&before, &after);
-        let (time, failover) = (world.trace.now(), self.failover);
-        let now = Now { coordination: &after.coordination, time, failover };
+        let time = world.trace.now();
+        let now = Now { table: &after, time, failover: self.failover, start: self.start };
         for change in &changes {
             if let Err(fault) = state.rules.check(call, change, &now) {
                 world.judge().fault(format!("w{worker} {what}: {fault}"));
             }
-            if let Changed::Shard(shard, before, Some(after)) = change {
-                state.changed.insert((*shard).clone(), time);
-                let from = before.map(|before| &before.position);
-                if from != Some(&after.position) {
-                    state.positions += 1;
-                    world.judge().position(shard, from, &after.position);
+            match change {
+                Changed::Shard(shard, before, Some(item)) => {
+                    state.positions += u64::from(is_moved(*before, item));
+                    state.follow(world, call, shard, *before, item);
                 }
-                let passing =
-                    |before: &ShardProgress| Passing::of(call, shard, &before.lease, &after.lease);
-                match before.and_then(passing) {
-                    Some(Passing::Given) => world.judge().given(shard, &after.position),
-                    Some(Passing::Taken) => world.judge().turns.lease_taken(shard),
-                    None => {}
+                Changed::Orders(before, after) => {
+                    if let (Some(reset), None) = (&before.reset, &after.reset) {
+                        world.judge().begun_anew(reset.to);
+                    }
                 }
+                _ => {}
             }
         }
         let is_seeding =
@@ -110,14 +110,6 @@ impl Table {
             stream(world, &change);
         }
         answer
-    }
-
-    /// Gives items the times at which they were changed.
-    pub fn date(&self, items: &mut [ShardProgress]) {
-        let state = self.lock();
-        for item in items {
-            item.updated = epoch() + state.changed.get(&item.shard).copied().unwrap_or_default();
-        }
     }
 
     /// `worker` is what the start `number` calls itself.
@@ -138,6 +130,18 @@ impl Table {
         state.rules.workers.get(owner).copied()
     }
 
+    /// Whether the start `worker` has the very lease that `item` was read with.
+    pub fn has(&self, worker: usize, item: &ShardProgress) -> bool {
+        let is_now =
+            self.lock().now.shards.get(&item.shard).is_some_and(|now| now.lease == item.lease);
+        is_now && self.owner(&item.shard) == Some(worker)
+    }
+
+    /// How often the stream has begun anew.
+    pub fn epoch(&self) -> u64 {
+        self.lock().now.coordination.orders.epoch
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         self.lock().now.clone()
     }
@@ -154,5 +158,43 @@ impl Table {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while held")
+    }
+}
+
+fn is_moved(before: Option<&ShardProgress>, item: &ShardProgress) -> bool {
+    before.is_none_or(|before| before.position != item.position)
+}
+
+impl State {
+    /// Tells the judge what has become of a shard's item.
+    fn follow(
+        &mut self,
+        world: &World,
+        call: &Call,
+        shard: &ShardId,
+        before: Option<&ShardProgress>,
+        item: &ShardProgress,
+    ) {
+        let from = before.map(|before| &before.position);
+        let time = world.trace.now();
+        if before.is_some_and(|before| before.order != item.order) {
+            let carried_out = self.rules.ledger.carry_out(shard, item, time);
+            match carried_out {
+                Ok((order, asked)) => {
+                    let from = from.expect("there was one");
+                    let carried =
+                        Carried { shard, to: order.to, asked, from, position: &item.position };
+                    world.judge().moved(&carried, world.is_tip_sure());
+                }
+                Err(fault) => world.judge().fault(format!("{}: {fault}", short(shard))),
+            }
+        } else if is_moved(before, item) {
+            world.judge().position(shard, from, &item.position);
+        }
+        match before.and_then(|before| Passing::of(call, shard, &before.lease, &item.lease)) {
+            Some(Passing::Given) => world.judge().stopped(shard, &item.position),
+            Some(Passing::Taken) => world.judge().lost(shard),
+            None => {}
+        }
     }
 }

@@ -7,11 +7,12 @@ use super::handler::Mood;
 use super::judge::Judge;
 use super::network::Network;
 use super::shared::SharedReads;
+use super::sight::Sight;
 use super::table::Table;
 use super::trace::Trace;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
-use streamgate::simulator::{Change, Simulator};
+use streamgate::simulator::{Change, Fault, Simulator};
 use streamgate::source::ShardId;
 use tokio::runtime::Handle;
 
@@ -25,6 +26,9 @@ pub struct World {
     pub network: Network,
     pub table: Table,
     pub shared_reads: SharedReads,
+    pub sight: Sight,
+    /// Held by every request of an operator that may still arrive.
+    pub on_its_way: Arc<()>,
     pub simulator: Simulator,
     /// Where what is on its way lives: it outlives whoever has sent it.
     pub handle: Handle,
@@ -38,16 +42,34 @@ impl World {
         network: Network,
         simulator: Simulator,
         judge: Judge,
-        failover: Duration,
+        table: Table,
         handle: Handle,
     ) -> Self {
         let (judge, mood) = (Mutex::new(judge), Mutex::default());
-        let (table, shared_reads) = (Table::new(failover), SharedReads::default());
-        Self { trace, network, table, shared_reads, simulator, handle, judge, mood }
+        let (shared_reads, sight) = (SharedReads::default(), Sight::default());
+        let on_its_way = Arc::default();
+        Self {
+            trace,
+            network,
+            table,
+            shared_reads,
+            sight,
+            on_its_way,
+            simulator,
+            handle,
+            judge,
+            mood,
+        }
     }
 
     pub fn judge(&self) -> MutexGuard<'_, Judge> {
         self.judge.lock().expect("no panic while held")
+    }
+
+    /// Whether empty pages of a shard have always meant that there was no more.
+    pub fn is_tip_sure(&self) -> bool {
+        let has_failed = self.simulator.faults().injected().contains_key(Fault::EmptyPage.name());
+        !has_failed && self.simulator.settings().empty_pages == 0
     }
 
     pub fn mood(&self) -> Mood {
@@ -72,7 +94,9 @@ impl World {
     fn put_change(&self, change: &Change, item: Option<usize>, judge: &mut Judge) {
         let shard = self.simulator.shard_of(&change.keys).expect("every place has an open shard");
         let sequence_number = self.simulator.put(change);
-        judge.put(shard, &sequence_number, item);
+        let created = self.simulator.now().duration_since(SystemTime::UNIX_EPOCH);
+        let created = created.expect("after it").as_secs();
+        judge.put(shard, &sequence_number, item, created, self.trace.now());
     }
 
     /// The records of `shard` up to `number` leave the stream.
