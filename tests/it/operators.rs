@@ -6,8 +6,10 @@ use crate::support::rig::{
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use streamgate::progress::orders::{Order, Orders, Request, SeekTo};
-use streamgate::progress::{LeaseKey, MemoryProgress, NewShard, Position, Progress, Selection};
-use streamgate::simulator::Simulator;
+use streamgate::progress::{
+    LeaseKey, MemoryProgress, NewShard, OWN_PREFIX, Position, Progress, Selection,
+};
+use streamgate::simulator::{Change, ChangeKind, Simulator};
 use streamgate::source::ShardId;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -224,4 +226,36 @@ async fn an_item_that_comes_late_after_a_seek_of_the_stream_counts_for_nothing()
     let running = scene.begin();
     scene.handler.until_distinct(6).await;
     running.stop().await;
+}
+
+/// On a table that streams to itself signs of life are records too: no page is empty.
+#[tokio::test(start_paused = true)]
+async fn a_skip_ends_at_the_tip_where_own_records_never_do() {
+    let scene = Scene::new(1);
+    let Scene { simulator, handler, .. } = &scene;
+    let keys =
+        serde_json::json!({"PK": {"S": format!("{OWN_PREFIX}skips")}, "SK": {"S": "worker"}});
+    let image = Some(keys.clone());
+    let kind = ChangeKind::Insert;
+    let own = Change { kind, new_image: image, old_image: None, keys, user_identity: None };
+    let stream = simulator.clone();
+    let beats = tokio::spawn(async move {
+        loop {
+            stream.put(&own);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let running = scene.begin();
+    put_rounds(simulator, 1, 0..3);
+    handler.until_distinct(3).await;
+    // Times of records are kept to the second.
+    tokio::time::sleep(2 * SECOND).await;
+    scene.ask(Order::Skip(scene.first_shard(), 1_000)).await;
+    let settled = tokio::time::timeout(60 * SECOND, scene.until_settled()).await;
+    settled.expect("there is no more to skip");
+    put_rounds(simulator, 1, 3..5);
+    handler.until_distinct(5).await;
+    assert_eq!(scene.numbers(), [0, 1, 2, 3, 4]);
+    running.stop().await;
+    beats.abort();
 }

@@ -16,6 +16,7 @@ use crate::reader::{Read, Reader};
 use crate::record::Record;
 use crate::source::ShardId;
 use crate::telemetry::metrics::ShardState;
+use std::time::SystemTime;
 use tracing::{info, warn};
 
 /// So many empty pages in a row are the tip: there is nothing more to skip.
@@ -110,7 +111,8 @@ async fn carry_out(
         }
         MoveTo::Skip(records) => {
             let position;
-            (position, skipped) = skip(&item, records, reader(&item), delivers).await;
+            let asked = order.asked.at;
+            (position, skipped) = skip(&item, records, asked, reader(&item), delivers).await;
             (position, false)
         }
     };
@@ -134,10 +136,12 @@ async fn carry_out(
 }
 
 /// The position behind so many records that the handler would get, or behind those that
-/// there are, and how many that were.
+/// there were when it was `asked` for, and how many that were. On a table that streams to
+/// itself the consumer's own records never end: empty pages alone do not show the tip.
 async fn skip(
     item: &ShardProgress,
     records: u64,
+    asked: SystemTime,
     mut reader: Reader,
     delivers: impl Fn(&Record) -> bool,
 ) -> (Position, u64) {
@@ -150,6 +154,10 @@ async fn skip(
         };
         empty = if came == 0 { empty + 1 } else { 0 };
         for record in page {
+            let is_later = record.created().is_some_and(|created| created > asked);
+            if is_later {
+                return (position, skipped);
+            }
             if skipped == records {
                 break;
             }
