@@ -211,7 +211,7 @@ impl<'a> Adoption<'a> {
 
     /// A worker that twice says to have fewer shards than are its may have missed what it
     /// was told, or whoever gave them to it has died before telling.
-    fn suspect(&mut self, seen: &Coordination, items: &[ShardProgress]) {
+    pub(super) fn suspect(&mut self, seen: &Coordination, items: &[ShardProgress]) {
         let mut have: BTreeMap<&WorkerId, u64> = BTreeMap::new();
         for item in items.iter().filter(|item| item.position != Position::ShardEnd) {
             if let Some(owner) = &item.lease.owner {
@@ -227,7 +227,7 @@ impl<'a> Adoption<'a> {
         self.untold.extend(before.intersection(&self.short).cloned());
     }
 
-    async fn tell(&mut self) -> Result<(), ProgressError> {
+    pub(super) async fn tell(&mut self) -> Result<(), ProgressError> {
         while let Some(worker) = self.untold.first().cloned() {
             self.consumer.progress.announce(&worker).await?;
             self.untold.remove(&worker);

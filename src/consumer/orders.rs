@@ -24,7 +24,7 @@ impl Adoption<'_> {
     /// Removes all items once nobody reads any more, as an operator has asked: the starting
     /// position is carried out anew then. Gives when to go on.
     pub(super) async fn begin_anew(
-        &self,
+        &mut self,
         reset: &Reset,
         items: &[ShardProgress],
         seen: &Coordination,
@@ -34,6 +34,10 @@ impl Adoption<'_> {
             item.position != Position::ShardEnd && owner.is_some_and(|owner| has_sign(seen, owner))
         };
         if items.iter().any(is_read) {
+            // Who was never told that something is its gives nothing back: what an earlier
+            // leader gave to it, or what this one took to remove it and could not.
+            self.suspect(seen, items);
+            self.tell().await?;
             return Ok(RESET_WAIT);
         }
         let consumer = self.consumer;

@@ -259,3 +259,21 @@ async fn a_skip_ends_at_the_tip_where_own_records_never_do() {
     running.stop().await;
     beats.abort();
 }
+
+/// Whoever gave it the lease died before it could tell, or could not remove what it had taken.
+#[tokio::test(start_paused = true)]
+async fn a_seek_of_the_stream_does_not_wait_for_who_knows_of_no_lease() {
+    let scene = Scene::new(1);
+    let Scene { simulator, handler, store, .. } = &scene;
+    let running = scene.begin();
+    put_rounds(simulator, 3, 0..2);
+    handler.until_distinct(6).await;
+    let item = store.load(Selection::All).await.unwrap().remove(0);
+    let (key, owner) = (LeaseKey::Shard(item.shard), item.lease.owner.clone().unwrap());
+    store.take(&key, Some(&item.lease), &owner, None).await.unwrap();
+    scene.ask(Order::SeekStream(SeekTo::TrimHorizon)).await;
+    let again = handler.until(|got| got.len() >= 12);
+    tokio::time::timeout(60 * SECOND, again).await.expect("the stream begins anew");
+    assert_eq!(scene.orders().await.reset, None);
+    running.stop().await;
+}
