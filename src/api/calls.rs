@@ -106,12 +106,12 @@ pub(super) async fn answering(store: &Store, callers: &Callers, call: Call, body
             answer(&store.release(&LeaseKey::from_wire(shard), &lease).await?)
         }
         Call::Seeded => {
-            let SeededBody { lease, begin } = read(body)?;
-            answer(&store.seeded(&lease, &begin).await?)
+            let SeededBody { lease, step, begin } = read(body)?;
+            answer(&store.seeded(&lease, step, &begin).await?)
         }
         Call::Unseed => {
-            let UnseedBody { lease } = read(body)?;
-            answer(&store.unseed(&lease).await?)
+            let UnseedBody { lease, step } = read(body)?;
+            answer(&store.unseed(&lease, step).await?)
         }
         Call::Order => {
             let request: Request = read(body)?;

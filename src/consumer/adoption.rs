@@ -12,6 +12,7 @@ use super::life::Life;
 use super::lookout::View;
 use super::orders::{RESET_WAIT, SETTLE_WAIT};
 use super::shards::{Given, Granted};
+use crate::checkpoint::next_step;
 use crate::clock;
 use crate::lineage::Seed;
 use crate::planner::{self, Share};
@@ -140,7 +141,7 @@ impl<'a> Adoption<'a> {
             // Also where there was none: what appears in a stream that is still being
             // enabled is new.
             let begin = self.consumer.start(&seen.orders).begin();
-            progress.seeded(self.lease, &begin).await?;
+            progress.seeded(self.lease, next_step(), &begin).await?;
         }
         if listed {
             self.forget_departed(&items).await?;

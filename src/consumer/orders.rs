@@ -6,6 +6,7 @@
 //! was still on its way then is of an earlier epoch: it is removed, and never takes effect.
 
 use super::adoption::{Adoption, TAKES_AT_ONCE, has_sign};
+use crate::checkpoint::next_step;
 use crate::progress::orders::{Move, Order, Request, Reset};
 use crate::progress::{Coordination, LeaseKey, Position, ProgressError, ShardProgress};
 use futures_util::StreamExt;
@@ -59,7 +60,7 @@ impl Adoption<'_> {
             lineage.begin_anew();
             lineage.list(&listing);
         });
-        consumer.progress.unseed(self.lease).await?;
+        consumer.progress.unseed(self.lease, next_step()).await?;
         self.say(Order::Reset(reset.id)).await?;
         info!(by = reset.asked.by, to = %reset.to, "the stream begins anew, as was asked");
         Ok(Duration::ZERO)

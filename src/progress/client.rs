@@ -187,13 +187,18 @@ impl Progress for ClientProgress {
         self.write(Call::Release, &ReleaseBody { shard: key.to_wire(), lease: lease.clone() }).await
     }
 
-    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
+    async fn seeded(
+        &self,
+        lease: &Lease,
+        step: u64,
+        begin: &Position,
+    ) -> Result<(), ProgressError> {
         let (lease, begin) = (lease.clone(), begin.clone());
-        self.write(Call::Seeded, &SeededBody { lease, begin }).await
+        self.write(Call::Seeded, &SeededBody { lease, step, begin }).await
     }
 
-    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
-        self.write(Call::Unseed, &UnseedBody { lease: lease.clone() }).await
+    async fn unseed(&self, lease: &Lease, step: u64) -> Result<(), ProgressError> {
+        self.write(Call::Unseed, &UnseedBody { lease: lease.clone(), step }).await
     }
 
     async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {

@@ -25,8 +25,8 @@ pub(super) const BEGIN_SHARD: &str = "SET sg_v = :v, sg_owner = :worker, sg_coun
 pub(super) const BEGIN_CHILD: &str = "SET sg_v = :v, sg_owner = :worker, sg_counter = :next, \
      sg_since = :since, sg_position = :position, sg_updated = :updated, sg_closed = :closed, sg_parent = :parent";
 pub(super) const RELEASE: &str = "REMOVE sg_owner";
-pub(super) const SEED: &str = "SET sg_seeded = :seeded, sg_begin = :begin";
-pub(super) const UNSEED: &str = "REMOVE sg_seeded, sg_begin";
+pub(super) const SEED: &str = "SET sg_seeded = :seeded, sg_begin = :begin, sg_step = :step";
+pub(super) const UNSEED: &str = "SET sg_step = :step REMOVE sg_seeded, sg_begin";
 pub(super) const SEEK: &str = "SET sg_position = :position, sg_updated = :updated, \
      sg_step = :step, sg_order = :order REMOVE sg_window";
 pub(super) const ORDER: &str = "SET sg_v = :v, sg_counter = :next, sg_orders = :orders";

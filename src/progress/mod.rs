@@ -152,12 +152,14 @@ pub trait Progress: DeadLetters {
     async fn release(&self, key: &LeaseKey, lease: &Lease) -> Result<(), ProgressError>;
 
     /// Notes, under the stream's lease, that the starting position has been carried out
-    /// and where shards begin that have no item.
-    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError>;
+    /// and where shards begin that have no item. `step` is as in [`Checkpoint::step`], for
+    /// this and [`Self::unseed`] together: what a later one has overtaken changes nothing.
+    async fn seeded(&self, lease: &Lease, step: u64, begin: &Position)
+    -> Result<(), ProgressError>;
 
     /// Takes back what [`Self::seeded`] has noted, under the stream's lease: a starting
     /// position is to be carried out anew.
-    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError>;
+    async fn unseed(&self, lease: &Lease, step: u64) -> Result<(), ProgressError>;
 
     /// Makes an operator's request a part of what stands, and answers with that. One that
     /// is sent twice counts once.

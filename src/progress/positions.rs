@@ -1,7 +1,7 @@
 //! Positions of shards, as writes to items of the table.
 //!
 //! Owns the two ways a position moves: as the shard is delivered, with what was found on
-//! the way, and as an operator asks. Invariant: a write that a later one has overtaken
+//! the way, and as an operator asks; and where the stream begins. Invariant: a write that a later one has overtaken
 //! changes nothing.
 
 use super::dynamodb::{Refusal, Values};
@@ -12,7 +12,7 @@ use super::fencing;
 use super::item::{self, Reader, Value};
 use super::keys::ItemKey;
 use super::table::{TableProgress, fence_in, held_values};
-use super::{Checkpoint, Gap, Lease, Position, ProgressError};
+use super::{Checkpoint, Gap, Lease, LeaseKey, Position, ProgressError};
 use crate::source::ShardId;
 use std::time::SystemTime;
 
@@ -84,6 +84,27 @@ impl TableProgress {
             return fencing::Verdict::Write.after_refusal().map(|()| true);
         }
         Ok(reader.position()? == item::kept_position(&checkpoint.position))
+    }
+
+    /// [`Progress::seeded`](super::Progress::seeded) and
+    /// [`Progress::unseed`](super::Progress::unseed)
+    pub(super) async fn write_seeded(
+        &self,
+        lease: &Lease,
+        step: u64,
+        update: &str,
+        mut values: Values<'_>,
+    ) -> Result<(), ProgressError> {
+        let key = self.keys.lease(&LeaseKey::Stream);
+        values.push((":step", Value::from(step)));
+        match self.update_held(&key, lease, update, NOT_OVERTAKEN, values).await {
+            Ok(()) => Ok(()),
+            Err(refusal) => {
+                let judge =
+                    |now: Option<&_>, written| fencing::checkpoint(now, written, lease, step);
+                self.judge(&key, refusal, judge).await
+            }
+        }
     }
 
     /// [`Progress::seek`](super::Progress::seek)

@@ -202,22 +202,19 @@ impl Progress for TableProgress {
         self.give_lease_back(key, lease).await
     }
 
-    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
-        let key = self.keys.lease(&LeaseKey::Stream);
+    async fn seeded(
+        &self,
+        lease: &Lease,
+        step: u64,
+        begin: &Position,
+    ) -> Result<(), ProgressError> {
         let begin = Value::Text(item::position_text(begin));
         let seeded = vec![(":seeded", Value::Bool(true)), (":begin", begin)];
-        match self.update_held(&key, lease, SEED, HELD, seeded).await {
-            Ok(()) => Ok(()),
-            Err(refusal) => self.judge(&key, refusal, |now, _| fencing::held(now, lease)).await,
-        }
+        self.write_seeded(lease, step, SEED, seeded).await
     }
 
-    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
-        let key = self.keys.lease(&LeaseKey::Stream);
-        match self.update_held(&key, lease, UNSEED, HELD, Vec::new()).await {
-            Ok(()) => Ok(()),
-            Err(refusal) => self.judge(&key, refusal, |now, _| fencing::held(now, lease)).await,
-        }
+    async fn unseed(&self, lease: &Lease, step: u64) -> Result<(), ProgressError> {
+        self.write_seeded(lease, step, UNSEED, Vec::new()).await
     }
 
     async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {

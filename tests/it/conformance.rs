@@ -329,14 +329,14 @@ async fn a_lease_that_has_passed_on_changes_nothing(space: &Space) {
         assert_lost(store.release(&key(1), stale).await, Some("w1"));
         assert_lost(store.forget(&shard(1), stale).await, Some("w1"));
     }
-    assert_lost(store.seeded(&old_stream, &Position::TrimHorizon).await, Some("w2"));
+    assert_lost(store.seeded(&old_stream, 1, &Position::TrimHorizon).await, Some("w2"));
     assert_lost(store.release(&LeaseKey::Stream, &old_stream).await, Some("w2"));
     assert_eq!(
         (store.load(Selection::All).await.unwrap(), store.coordination().await.unwrap()),
         before
     );
     write(&*store, checkpoint(1, &last, after("6"))).await.unwrap();
-    store.seeded(&stream.unwrap(), &Position::TrimHorizon).await.unwrap();
+    store.seeded(&stream.unwrap(), 1, &Position::TrimHorizon).await.unwrap();
 }
 
 async fn nothing_is_written_under_a_lease_that_nobody_holds(space: &Space) {
@@ -361,7 +361,7 @@ async fn nothing_is_written_to_an_item_that_is_not_there(space: &Space) {
     let lease = Lease { owner: Some(worker("w1")), counter: 1 };
     assert_lost(write(&*store, checkpoint(1, &lease, after("5"))).await, None);
     assert_lost(store.release(&key(1), &lease).await, None);
-    assert_lost(store.seeded(&lease, &Position::TrimHorizon).await, None);
+    assert_lost(store.seeded(&lease, 1, &Position::TrimHorizon).await, None);
     assert_eq!(store.load(Selection::All).await.unwrap(), []);
     assert_eq!(store.coordination().await.unwrap().stream, None);
 }
@@ -411,8 +411,8 @@ async fn a_repeated_write_succeeds(space: &Space) {
         let third = store.take(&key, Some(&free), &worker("w3"), new).await.unwrap();
         assert_eq!(store.take(&key, Some(&free), &worker("w3"), new).await.unwrap(), third);
         if key == LeaseKey::Stream {
-            store.seeded(&third, &Position::TrimHorizon).await.unwrap();
-            store.seeded(&third, &Position::TrimHorizon).await.unwrap();
+            store.seeded(&third, 1, &Position::TrimHorizon).await.unwrap();
+            store.seeded(&third, 1, &Position::TrimHorizon).await.unwrap();
         } else {
             let done = checkpoint(1, &third, Position::ShardEnd);
             write(&*store, done.clone()).await.unwrap();
@@ -519,7 +519,7 @@ async fn the_stream_is_seeded_under_its_lease(space: &Space) {
     let lease = store.take(&LeaseKey::Stream, None, &worker("w1"), None).await.unwrap();
     assert_eq!(store.coordination().await.unwrap().seeded, None);
     let begin = Position::AtTimestamp(at_millis(1_700_000_000_000));
-    store.seeded(&lease, &begin).await.unwrap();
+    store.seeded(&lease, 1, &begin).await.unwrap();
     assert_eq!(store.coordination().await.unwrap().seeded, Some(begin.clone()));
     store.release(&LeaseKey::Stream, &lease).await.unwrap();
     let free = store.coordination().await.unwrap().stream.unwrap();
@@ -687,12 +687,19 @@ async fn a_move_counts_with_its_position(space: &Space) {
 async fn what_was_seeded_can_be_taken_back(space: &Space) {
     let store = space.store();
     let lease = store.take(&LeaseKey::Stream, None, &worker("w1"), None).await.unwrap();
-    store.seeded(&lease, &Position::TrimHorizon).await.unwrap();
-    store.unseed(&lease).await.unwrap();
-    store.unseed(&lease).await.unwrap();
+    store.seeded(&lease, 1, &Position::TrimHorizon).await.unwrap();
+    store.unseed(&lease, 2).await.unwrap();
+    store.unseed(&lease, 2).await.unwrap();
     assert_eq!(store.coordination().await.unwrap().seeded, None);
+    // What comes late changes nothing, in either direction.
+    store.seeded(&lease, 1, &Position::TrimHorizon).await.unwrap();
+    assert_eq!(store.coordination().await.unwrap().seeded, None);
+    let begin = Position::AtTimestamp(at_millis(1_000));
+    store.seeded(&lease, 3, &begin).await.unwrap();
+    store.unseed(&lease, 2).await.unwrap();
+    assert_eq!(store.coordination().await.unwrap().seeded, Some(begin));
     store.release(&LeaseKey::Stream, &lease).await.unwrap();
-    assert_lost(store.unseed(&lease).await, None);
+    assert_lost(store.unseed(&lease, 4).await, None);
 }
 
 async fn an_item_that_is_made_anew_knows_no_lease_from_before(space: &Space) {
@@ -749,7 +756,7 @@ async fn consumers_and_labels_do_not_see_each_other(space: &Space) {
         let stream = store.take(&LeaseKey::Stream, None, &worker(&name), None).await.unwrap();
         store.heartbeat(&Heartbeat::first(worker(&name))).await.unwrap();
         if n == 0 {
-            store.seeded(&stream, &Position::TrimHorizon).await.unwrap();
+            store.seeded(&stream, 1, &Position::TrimHorizon).await.unwrap();
         }
     }
     for (n, store) in spaces.iter().enumerate() {

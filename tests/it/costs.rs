@@ -399,7 +399,7 @@ async fn items_are_as_large_as_the_page_says() {
     store.announce(&worker).await.unwrap();
     let stream = store.take(&LeaseKey::Stream, None, &worker, None).await.unwrap();
     let begin = Position::AtTimestamp(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-    store.seeded(&stream, &begin).await.unwrap();
+    store.seeded(&stream, 1, &begin).await.unwrap();
     let new = NewShard { parent: Some(shard.clone()), position: begin, closed: false, epoch: 0 };
     let key = LeaseKey::Shard(shard.clone());
     let lease = store.take(&key, None, &worker, Some(&new)).await.unwrap();

@@ -57,7 +57,7 @@ async fn everything(store: &TableProgress) {
     store.heartbeat(&Heartbeat { beat: 2, ..sign }).await.unwrap();
     store.announce(&w1).await.unwrap();
     let stream = store.take(&LeaseKey::Stream, None, &w1, None).await.unwrap();
-    store.seeded(&stream, &Position::TrimHorizon).await.unwrap();
+    store.seeded(&stream, 1, &Position::TrimHorizon).await.unwrap();
     let lease = take(store, None, "w1").await;
     for gap in [None, Some(a_gap())] {
         let lease = lease.clone();

@@ -179,12 +179,17 @@ impl Progress for MemoryProgress {
         self.write(|writes| writes.releases += 1, |store| store.release(key, lease))
     }
 
-    async fn seeded(&self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
-        self.write(|writes| writes.seeds += 1, |store| store.seed(lease, begin))
+    async fn seeded(
+        &self,
+        lease: &Lease,
+        step: u64,
+        begin: &Position,
+    ) -> Result<(), ProgressError> {
+        self.write(|writes| writes.seeds += 1, |store| store.seed(lease, step, Some(begin)))
     }
 
-    async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
-        self.write(|writes| writes.seeks += 1, |store| store.unseed(lease))
+    async fn unseed(&self, lease: &Lease, step: u64) -> Result<(), ProgressError> {
+        self.write(|writes| writes.seeks += 1, |store| store.seed(lease, step, None))
     }
 
     async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {

@@ -19,6 +19,8 @@ pub(in crate::progress) struct Store {
     pub(in crate::progress) letters: LettersInMemory,
     pub(super) stream: Option<Lease>,
     pub(super) seeded: Option<Position>,
+    /// The last step under the stream's lease.
+    seeded_step: Option<u64>,
     pub(super) workers: BTreeMap<WorkerId, Member>,
     pub(super) shards: BTreeMap<ShardId, ShardProgress>,
     pub(super) orders: Orders,
@@ -51,7 +53,9 @@ impl Store {
             verdict => return verdict.after_refusal().map(|()| taken),
         }
         match (key, first) {
-            (LeaseKey::Stream, _) => self.stream = Some(taken.clone()),
+            (LeaseKey::Stream, _) => {
+                (self.stream, self.seeded_step) = (Some(taken.clone()), None);
+            }
             (LeaseKey::Shard(shard), Some(first)) => {
                 let begun = ShardProgress {
                     shard: shard.clone(),
@@ -140,20 +144,16 @@ impl Store {
         Ok(handed)
     }
 
-    pub(super) fn seed(&mut self, lease: &Lease, begin: &Position) -> Result<(), ProgressError> {
-        match fencing::held(self.stream.as_ref(), lease) {
+    pub(super) fn seed(
+        &mut self,
+        lease: &Lease,
+        step: u64,
+        begin: Option<&Position>,
+    ) -> Result<(), ProgressError> {
+        match fencing::checkpoint(self.stream.as_ref(), self.seeded_step, lease, step) {
             Verdict::Write => {
-                self.seeded = Some(item::kept_position(begin));
-                Ok(())
-            }
-            verdict => verdict.after_refusal(),
-        }
-    }
-
-    pub(super) fn unseed(&mut self, lease: &Lease) -> Result<(), ProgressError> {
-        match fencing::held(self.stream.as_ref(), lease) {
-            Verdict::Write => {
-                self.seeded = None;
+                self.seeded = begin.map(item::kept_position);
+                self.seeded_step = Some(step);
                 Ok(())
             }
             verdict => verdict.after_refusal(),

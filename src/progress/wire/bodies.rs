@@ -87,6 +87,10 @@ pub struct ReleaseBody {
 pub struct SeededBody {
     /// The stream's lease.
     pub lease: Lease,
+    /// Orders the writes under the lease.
+    #[serde(default, with = "count")]
+    #[schemars(schema_with = "count::schema")]
+    pub step: u64,
     /// Where shards begin that have no item.
     pub begin: Position,
 }
@@ -96,6 +100,10 @@ pub struct SeededBody {
 pub struct UnseedBody {
     /// The stream's lease.
     pub lease: Lease,
+    /// Orders the writes under the lease.
+    #[serde(default, with = "count")]
+    #[schemars(schema_with = "count::schema")]
+    pub step: u64,
 }
 
 /// Body of [`super::Call::Seek`].

@@ -174,16 +174,16 @@ impl Progress for Link {
             .await
     }
 
-    async fn seeded(&self, lease: &Lease, begin: &Position) -> Answer<()> {
+    async fn seeded(&self, lease: &Lease, step: u64, begin: &Position) -> Answer<()> {
         let (held, begin) = (lease.clone(), begin.clone());
         let under = Some((LeaseKey::Stream, lease));
-        self.call("seeded", under, move |store| done(store.seeded(&held, &begin))).await
+        self.call("seeded", under, move |store| done(store.seeded(&held, step, &begin))).await
     }
 
-    async fn unseed(&self, lease: &Lease) -> Answer<()> {
+    async fn unseed(&self, lease: &Lease, step: u64) -> Answer<()> {
         let held = lease.clone();
         let under = Some((LeaseKey::Stream, lease));
-        self.call("unseed", under, move |store| done(store.unseed(&held))).await
+        self.call("unseed", under, move |store| done(store.unseed(&held, step))).await
     }
 
     async fn order(&self, request: &Request) -> Answer<Orders> {

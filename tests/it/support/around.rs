@@ -75,12 +75,13 @@ macro_rules! store_around {
                 async fn seeded(
                     &self,
                     lease: &Lease,
+                    step: u64,
                     begin: &Position,
                 ) -> Result<(), ProgressError> {
-                    $rule!(self, "stream", self.$inner.seeded(lease, begin))
+                    $rule!(self, "stream", self.$inner.seeded(lease, step, begin))
                 }
-                async fn unseed(&self, lease: &Lease) -> Result<(), ProgressError> {
-                    $rule!(self, "stream", self.$inner.unseed(lease))
+                async fn unseed(&self, lease: &Lease, step: u64) -> Result<(), ProgressError> {
+                    $rule!(self, "stream", self.$inner.unseed(lease, step))
                 }
                 async fn order(&self, request: &Request) -> Result<Orders, ProgressError> {
                     $rule!(self, "orders", self.$inner.order(request))
