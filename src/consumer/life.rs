@@ -6,7 +6,9 @@
 //! the own time runs from before the beat was sent, and because a sign of life is removed
 //! only with the beat that stood still for the failover time: later ones are refused then.
 
-use crate::progress::{Heartbeat, Progress, ProgressError, WorkerId};
+use crate::progress::{
+    BEATS_PER_FAILOVER, Heartbeat, OWN_STOP_TENTHS, Progress, ProgressError, WorkerId,
+};
 use crate::telemetry::status::{Board, Part};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,9 +23,9 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// News are collected for this long before they cost a beat of their own.
 const NEWS: Duration = Duration::from_millis(50);
 
-/// How often a worker beats: two beats may fail before its leases can be taken.
+/// How often a worker beats.
 pub(super) fn beat_interval(failover: Duration) -> Duration {
-    failover / 3
+    failover / BEATS_PER_FAILOVER
 }
 
 /// A name no other life has: where it runs, for people, and 64 random bits.
@@ -186,7 +188,7 @@ impl Life {
     async fn watch(&self) -> Infallible {
         loop {
             let shown = self.lock().shown;
-            tokio::time::sleep_until(shown + self.failover.mul_f64(0.9)).await;
+            tokio::time::sleep_until(shown + self.failover * OWN_STOP_TENTHS / 10).await;
             if self.lock().shown == shown {
                 break;
             }

@@ -164,6 +164,13 @@ pub struct ShardProgress {
     pub window: Option<OpenWindow>,
 }
 
+/// Beats of a worker in its failover time: two may fail before its leases can be taken.
+pub const BEATS_PER_FAILOVER: u32 = 3;
+
+/// After so many tenths of its failover time without an answer to a beat a worker stops by
+/// itself. The tenth that is left is what clocks may drift: the model of lives explores it.
+pub const OWN_STOP_TENTHS: u32 = 9;
+
 /// A worker's sign of life, and what others must know of it to share the shards.
 ///
 /// It is dead when `beat` has not changed for the failover time by the observer's own

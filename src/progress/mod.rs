@@ -34,8 +34,9 @@ pub use client::{ClientProgress, ClientSettings};
 pub use counts::{MemoryReads, MemoryWrites};
 pub use dynamodb::{ACTIONS as TABLE_ACTIONS, WriteUnitsObserver};
 pub use kept::{
-    Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, Member,
-    NewShard, OpenWindow, Position, ShardProgress, WorkerId,
+    BEATS_PER_FAILOVER, Checkpoint, Coordination, Gap, Heartbeat, Lease, LeaseKey,
+    MAX_KEPT_STATE_BYTES, Member, NewShard, OWN_STOP_TENTHS, OpenWindow, Position, ShardProgress,
+    WorkerId,
 };
 pub use keys::{OWN_PREFIX, is_own, leading_keys, leading_keys_of, valid_consumer_name};
 pub use letters::{DeadLetter, DeadLetters, LetterId};

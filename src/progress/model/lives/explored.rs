@@ -1,5 +1,6 @@
 //! What is explored: what can happen when, what has to hold, and what fails when it is done wrongly.
 
+use super::super::super::{BEATS_PER_FAILOVER, OWN_STOP_TENTHS};
 use super::super::{Lease, Name, explore};
 use super::{Action, Errand, Phase, Protocol, State, Worker, Wrong};
 use stateright::{Model, Property};
@@ -110,12 +111,11 @@ impl Model for Protocol {
     }
 }
 
-/// As the program has it, in tenths of the failover time: a beat every third of it, and the own
-/// stop at nine tenths.
+/// As the program has it, in tenths of the failover time.
 const TENTHS: Protocol = Protocol {
     failover: 10,
-    stop: 9,
-    beat: 3,
+    stop: OWN_STOP_TENTHS as u8,
+    beat: 10 / BEATS_PER_FAILOVER as u8,
     drift: 1,
     faults: 1,
     lives: 1,
