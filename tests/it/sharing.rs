@@ -7,7 +7,7 @@ use crate::support::rig::{
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
-use streamgate::progress::{MemoryFault, MemoryProgress, Progress};
+use streamgate::progress::{Heartbeat, LeaseKey, MemoryFault, MemoryProgress, Progress, Selection};
 use streamgate::simulator::{Fault, FaultRule, Operation, Simulator};
 use streamgate::source::{
     IteratorPosition, Page, Shard, ShardId, ShardIterator, Source, SourceError, StreamDescription,
@@ -294,4 +294,51 @@ async fn a_worker_without_anything_to_write_learns_within_a_beat_that_it_was_bur
     running.handler.until_distinct(1).await;
     assert_eq!(store.coordination().await.unwrap().workers.len(), 1);
     running.stop().await;
+}
+
+/// What the leader takes on behalf of another is that one's, whether the answer arrives or not:
+/// it is told in any case, and not found out a minute later.
+#[tokio::test(start_paused = true)]
+async fn a_worker_is_told_of_its_shard_though_the_answer_to_the_take_was_lost() {
+    let simulator = simulator(2);
+    let store = MemoryProgress::new();
+    let handler: Arc<Recorder> = Arc::default();
+    let view = Arc::new(store.view());
+    let leader = start_with(
+        settings(),
+        Arc::new(simulator.clone()),
+        Arc::clone(&view) as Arc<dyn Progress>,
+        Arc::clone(&handler),
+    );
+    put_rounds(&simulator, 8, 0..1);
+    handler.until_distinct(8).await;
+    assert_eq!(leader.metrics.leads.get(), 1);
+    let other = start(settings(), &simulator, store.view(), Arc::clone(&handler));
+    until_held(&[&leader, &other], &[1, 1]).await;
+    // A third takes the other's shard, and takes its leave without giving it back.
+    let third = Heartbeat::first("third".into());
+    store.heartbeat(&third).await.unwrap();
+    let stream = store.coordination().await.unwrap().stream.unwrap().owner;
+    let items = store.load(Selection::All).await.unwrap();
+    let item = items.into_iter().find(|item| item.lease.owner != stream).unwrap();
+    let key = LeaseKey::Shard(item.shard.clone());
+    store.take(&key, Some(&item.lease), &third.worker, None).await.unwrap();
+    put_rounds(&simulator, 8, 1..2);
+    until("the other has noticed", || other.metrics.leases_held.get() == 0).await;
+    tokio::time::sleep(settings().failover_time / 3).await;
+    view.set_fault(MemoryFault::AnswersLost);
+    store.retire(&third.worker, None).await.unwrap();
+    let owner = async || store.load(Selection::These(&[item.shard.clone()])).await.unwrap();
+    while owner().await[0].lease.owner != item.lease.owner {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let given = tokio::time::Instant::now();
+    view.set_fault(MemoryFault::None);
+    until("the other reads it", || other.metrics.leases_held.get() == 1).await;
+    // The leader's second try, and the other's next look.
+    assert!(given.elapsed() < 3 * SECOND, "{:?}", given.elapsed());
+    handler.until_distinct(16).await;
+    leader.stop().await;
+    other.stop().await;
+    assert_in_order(&handler.got());
 }

@@ -123,6 +123,10 @@ impl Progress for Link {
 
     async fn heartbeat(&self, sign: &Heartbeat) -> Answer<()> {
         self.world.table.introduce(&self.world, self.worker, &sign.worker);
+        if self.world.table.has_left(&sign.worker) {
+            let name = self.world.table.name(&sign.worker);
+            self.world.judge().fault(format!("{name} beats after it removed its own sign of life"));
+        }
         let sign = sign.clone();
         self.call("beat", None, move |store| done(store.heartbeat(&sign))).await
     }

@@ -24,6 +24,8 @@ pub struct Rules {
     beats: BTreeMap<WorkerId, Duration>,
     /// Those whose sign was removed. What they sent before may come late.
     gone: BTreeSet<WorkerId>,
+    /// Those of them who did it themselves: they show no life after that.
+    pub left: BTreeSet<WorkerId>,
     /// The furthest position of each shard, as [`order`] has it.
     furthest: BTreeMap<ShardId, u128>,
     /// The highest counter of each lease.
@@ -188,6 +190,9 @@ impl Rules {
             }
             (_, None) => {
                 let is_first = self.gone.insert(worker.clone());
+                if is_own {
+                    self.left.insert(worker.clone());
+                }
                 let beat = self.beats.get(worker).copied().unwrap_or_default();
                 let still = now.time.saturating_sub(beat);
                 must(is_own || !is_first || still >= now.failover, || {

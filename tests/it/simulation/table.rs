@@ -119,6 +119,11 @@ impl Table {
         }
     }
 
+    /// Whether `worker` has removed its own sign of life.
+    pub fn has_left(&self, worker: &WorkerId) -> bool {
+        self.lock().rules.left.contains(worker)
+    }
+
     pub fn name(&self, worker: &WorkerId) -> String {
         self.lock().rules.name(worker)
     }
