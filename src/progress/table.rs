@@ -8,7 +8,7 @@
 //! the SDK's own retry too, is known as its own.
 
 use super::dynamodb::{Only, Refusal, Table, Values, WriteUnitsObserver};
-use super::expression::{HELD, HELD_OR_NOT_THERE, SEED, UNSEED};
+use super::expression::{HELD_OR_NOT_THERE, SEED, UNSEED};
 use super::fencing;
 use super::item::{self, Attributes, Reader, UnreadableItem, Value};
 use super::keys::{ItemKey, Namespace, ORDERS_SORT, STREAM_SORT, WORKER_SORT_PREFIX};
