@@ -17,6 +17,7 @@ use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Long enough for 1 MB over a poor link, short enough that a hung answer is noticed.
@@ -34,6 +35,11 @@ pub async fn load(region: Option<&str>, observer: AttemptObserver) -> SdkConfig 
         loader = loader.region(Region::new(region.to_owned()));
     }
     loader.load().await
+}
+
+/// The same for clients that are not Streamgate's: their attempts are not in its metrics.
+pub(crate) fn uncounted(config: &SdkConfig) -> SdkConfig {
+    config.to_builder().http_client(CountingClient::new(Arc::new(|_, _| {}))).build()
 }
 
 /// What holds for every client, wherever its endpoint and credentials come from.

@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 use std::sync::Arc;
 use std::time::SystemTime;
 use streamgate::check::{self, Mark};
+use streamgate::program::load_aws;
 use streamgate::{aws, config};
 
 pub fn command() -> Command {
@@ -35,7 +36,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         }
         Some(("api", matches)) => {
             let config = config::api(&super::lookup(matches))?;
-            let aws = super::api::load_aws(uncounted).await?;
+            let aws = load_aws(uncounted).await?;
             check::api(&config, &aws).await
         }
         _ => unreachable!("clap asks for a command it knows"),

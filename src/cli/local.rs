@@ -2,28 +2,15 @@
 
 use super::consumer::handler;
 use super::exit::Exit;
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE;
+use axum::Router;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
-use std::fs::File;
-use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use streamgate::api::{Api, ApiMetrics, ApiSettings, Stores};
 use streamgate::config::{self, ConsumerConfig};
-use streamgate::consumer::Consumer;
 use streamgate::local::{Local, LocalSettings, REGION, stream_arn};
-use streamgate::program::{drain_on_signal, listen, serve_while, start_logging};
-use streamgate::progress::{
-    ApiToken, ClientProgress, ClientSettings, TableProgress, TableSettings,
-};
+use streamgate::program::{PairListeners, drain_on_signal, listen, pair, start_logging};
 use streamgate::simulator::reshard;
-use streamgate::source::AwsSource;
-use streamgate::telemetry::http::View;
-use streamgate::telemetry::metrics::Metrics;
-use streamgate::telemetry::status::Board;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -118,15 +105,15 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         drain.cancelled().await;
         Ok(())
     } else {
-        pair(matches, config, &local, drain).await
+        both(matches, config, &local, drain).await
     };
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), local.stopped()).await;
     result
 }
 
-/// The api and the consumer, joined as two containers are.
-async fn pair(
+/// The addresses are said before anything runs, and after all ports could be opened.
+async fn both(
     matches: &ArgMatches,
     config: ConsumerConfig,
     local: &Local,
@@ -135,69 +122,12 @@ async fn pair(
     let status = listen("LISTEN", config.listen).await?;
     let (public, private) =
         (bind(matches, "api-port").await?, bind(matches, "private-port").await?);
-    let token = new_token()?;
     let addresses =
         Addresses { status: of(&status)?, public: of(&public)?, private: of(&private)? };
-
-    let metrics = Arc::new(ApiMetrics::new());
-    let tables = local.table_config(metrics.aws_observer()).await;
-    let (write_units, in_table) = (metrics.write_units_observer(), config.table_settings());
-    let stores: Stores = Arc::new(move |consumer, label| {
-        let (consumer, label) = (consumer.to_owned(), label.to_owned());
-        let settings = TableSettings { consumer, label, ..in_table.clone() };
-        let store = TableProgress::new(&tables, settings);
-        Arc::new(store.observing_write_units(Arc::clone(&write_units)))
-    });
-    let settings = ApiSettings {
-        table: config.table.clone(),
-        consumers: vec![config.consumer.clone()],
-        token: token.clone(),
-    };
-    let stop = CancellationToken::new();
-    let _stop_api = stop.clone().drop_guard();
-    let api = Api::new(settings, stores, metrics);
-    let serving =
-        tokio::spawn(api.serve(public, private, stop.clone(), config.settings.shutdown_grace));
-
-    let url = format!("http://{}", addresses.private);
-    let progress = ClientProgress::new(ClientSettings {
-        urls: vec![url.parse().expect("an address makes a URL")],
-        ca: Vec::new(),
-        token,
-        table: config.table.clone(),
-        consumer: config.consumer.clone(),
-        label: config.settings.stream.label().to_owned(),
-    })
-    .map_err(|error| Exit::Failed(format!("{url}: {error}")))?;
-    let metrics = Arc::new(Metrics::new());
-    let board = Arc::new(Board::new());
-    let source = AwsSource::new(
-        &local.stream_config(metrics.aws_observer()).await,
-        config.settings.stream.clone(),
-    );
     let handler = handler(&config)?;
     eprint!("{}", greeting(&config, local, Some(addresses)));
-    let consumer = Consumer::new(
-        config.settings,
-        Arc::new(source),
-        Arc::new(progress),
-        handler,
-        Arc::clone(&metrics),
-        Arc::clone(&board),
-    );
-    let result = serve_while(status, View { metrics, board }, consumer.run(drain)).await?;
-    stop.cancel();
-    let _ = serving.await;
-    result.map_err(Exit::from)
-}
-
-/// The token between the two. It is theirs alone and ends with them.
-fn new_token() -> Result<ApiToken, Exit> {
-    let mut random = [0; 24];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut random))
-        .map_err(|error| Exit::Failed(format!("/dev/urandom: {error}")))?;
-    Ok(ApiToken::new(&BASE64_URL_SAFE.encode(random)).expect("32 visible characters"))
+    let listeners = PairListeners { status, public, private };
+    pair(config, handler, |_| Router::new(), local, listeners, drain).await
 }
 
 fn stream_label() -> ValueParser {

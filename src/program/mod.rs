@@ -1,15 +1,21 @@
-//! A consumer as a program: what stands around it from its configuration to its exit code.
+//! A consumer or the api as a program: what stands around it from its configuration to its
+//! exit code.
 //!
-//! Owns the runtime, the log, the listener, signals and how all is joined to a
-//! [`Consumer`]. Decides nothing about records and knows no handler: `streamgate consumer`
-//! hands over the one that `HANDLER` names, a program in Rust its own, as in
-//! `examples/counting.rs`. Invariant: the configuration is judged before a port is opened
-//! or anything is contacted.
+//! Owns the runtime, the log, the listeners, signals and how all is joined to a [`Consumer`]
+//! or an api. Knows no handler and no application's route: `streamgate consumer` hands over
+//! the handler that `HANDLER` names, a program in Rust its own, as in `examples`. Invariant:
+//! the configuration is judged before a port is opened or anything is contacted.
 
+mod api;
 mod error;
+#[cfg(feature = "local")]
+mod pair;
 mod signals;
 
+pub use api::{keep_progress, load_aws};
 pub use error::ProgramError;
+#[cfg(feature = "local")]
+pub use pair::{PairListeners, pair};
 pub use signals::drain_on_signal;
 
 use crate::aws;

@@ -19,7 +19,8 @@ const FLOORS: &[&[&str]] = &[
     &["checkpoint", "deliver", "reader"],
     &["consumer"],
     &["config", "simulator"],
-    &["check", "local", "program"],
+    &["check", "local"],
+    &["program"],
 ];
 
 /// Lines before a file's tests; a room that grows past this is split by idea.
