@@ -89,6 +89,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         table: config.table.clone(),
         partition_key: config.partition_key.clone(),
         sort_key: config.sort_key.clone(),
+        indexes: Vec::new(),
     };
     let local =
         Local::start(settings, config.settings.stream.clone(), tables, streams, stop.clone())

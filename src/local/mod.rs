@@ -30,6 +30,19 @@ pub struct LocalSettings {
     pub partition_key: String,
     /// Its sort key, a string.
     pub sort_key: String,
+    /// Its global secondary indexes.
+    pub indexes: Vec<LocalIndex>,
+}
+
+/// A global secondary index of all attributes.
+#[derive(Clone, Debug)]
+pub struct LocalIndex {
+    /// Its name.
+    pub name: String,
+    /// Its partition key, a string.
+    pub partition_key: String,
+    /// Its sort key, a string.
+    pub sort_key: String,
 }
 
 /// A running embedded DynamoDB. Stops when the token it was started with is cancelled.

@@ -6,7 +6,7 @@
 //! their whole log, and they record writes that change nothing.
 
 use super::changes::{Call, Streamed, change, describe_stream};
-use super::{LocalError, LocalSettings};
+use super::{LocalError, LocalIndex, LocalSettings};
 use crate::simulator::Simulator;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::routing::post;
 use dynoxide::Database;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -62,19 +63,35 @@ pub(super) async fn start(
 }
 
 fn create(database: &Database, settings: &LocalSettings) -> Result<(), String> {
-    let [partition, sort] = [&settings.partition_key, &settings.sort_key];
-    let request = json!({
-        "TableName": settings.table,
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [
-            {"AttributeName": partition, "AttributeType": "S"},
-            {"AttributeName": sort, "AttributeType": "S"},
-        ],
-        "KeySchema": [
+    let key_schema = |[partition, sort]: [&str; 2]| {
+        json!([
             {"AttributeName": partition, "KeyType": "HASH"},
             {"AttributeName": sort, "KeyType": "RANGE"},
-        ],
+        ])
+    };
+    let own = [settings.partition_key.as_str(), &settings.sort_key];
+    let indexes = &settings.indexes;
+    let of_indexes =
+        indexes.iter().flat_map(|index| [index.partition_key.as_str(), &index.sort_key]);
+    // Each is defined once, however many keys it is of.
+    let defined: BTreeSet<&str> = own.into_iter().chain(of_indexes).collect();
+    let define = |name| json!({"AttributeName": name, "AttributeType": "S"});
+    let mut request = json!({
+        "TableName": settings.table,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": defined.into_iter().map(define).collect::<Vec<_>>(),
+        "KeySchema": key_schema(own),
     });
+    if !indexes.is_empty() {
+        let index = |LocalIndex { name, partition_key, sort_key }: &LocalIndex| {
+            json!({
+                "IndexName": name,
+                "KeySchema": key_schema([partition_key, sort_key]),
+                "Projection": {"ProjectionType": "ALL"},
+            })
+        };
+        request["GlobalSecondaryIndexes"] = indexes.iter().map(index).collect();
+    }
     let request = serde_json::from_value(request).map_err(|error| error.to_string())?;
     database.create_table(request).map(drop).map_err(|error| error.to_string())
 }
