@@ -1,0 +1,153 @@
+"""One mail to one recipient, over a connection that is kept for the next.
+
+Owns what can be known of a mail's fate. Invariant: Refused means that the server certainly does
+not have it, for it said no or never got the end of it; NoAnswer, that it got all of it and did not
+say. Neither names an address. Standard library only.
+"""
+
+import re
+import smtplib
+import ssl
+from dataclasses import dataclass
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate
+from urllib.parse import unquote, urlsplit
+
+# Seven bits, for whatever server there is; lines end as on the wire.
+POLICY = SMTP.clone(cte_type="7bit")
+
+
+class Refused(Exception):
+    """The mail was not sent."""
+
+
+class NoAnswer(Exception):
+    """The mail may have been sent."""
+
+
+class Unusable(Exception):
+    """This is no address that a mail can be sent to."""
+
+
+@dataclass
+class Server:
+    """Where mail is handed over."""
+
+    host: str
+    port: int
+    tls: bool
+    user: str | None
+    password: str | None
+    timeout: float
+
+    @classmethod
+    def of(cls, url, timeout):
+        """smtp://host:port, or smtps:// for TLS from the first byte; user:password@ before."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+            raise ValueError("SMTP_URL is not like smtp://host:port or smtps://host:port")
+        tls = parts.scheme == "smtps"
+        user, password = (unquote(one) if one else None for one in (parts.username, parts.password))
+        port = parts.port or (smtplib.SMTP_SSL_PORT if tls else smtplib.SMTP_PORT)
+        return cls(parts.hostname, port, tls, user, password, timeout)
+
+    def connect(self):
+        if self.tls:
+            context = ssl.create_default_context()
+            smtp = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=context)
+        else:
+            smtp = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
+        smtp.ehlo_or_helo_if_needed()
+        if self.user is not None:
+            smtp.login(self.user, self.password or "")
+        return smtp
+
+
+class Mailer:
+    """Hands mails over one after the other. Not for two threads at a time."""
+
+    def __init__(self, server, sender):
+        self.server, self.sender, self.smtp = server, sender, None
+
+    def send(self, mail):
+        """Returns when the server has taken it."""
+        mail["From"] = self.sender
+        body = re.sub(rb"(?m)^\.", b"..", mail.as_bytes(policy=POLICY))
+        try:
+            self.offer(mail["To"].addresses[0].addr_spec)
+            self.smtp.send(body + b".\r\n")
+        except OSError as error:
+            self.drop()
+            raise Refused(plainly(error)) from error
+        try:
+            code, _ = self.smtp.getreply()
+        except OSError as error:
+            self.drop()
+            raise NoAnswer(plainly(error)) from error
+        if code != 250:
+            self.drop()
+            raise Refused(f"the server answered the mail with {code}")
+
+    def offer(self, recipient):
+        """All that comes before the mail itself. A server may have left a connection that was
+        kept, after so many mails for instance: then once more on a new one."""
+        is_kept = self.smtp is not None
+        try:
+            self.smtp = self.smtp or self.server.connect()
+            self.expect(250, "MAIL", f"FROM:{smtplib.quoteaddr(self.sender)}")
+            self.expect(250, "RCPT", f"TO:{smtplib.quoteaddr(recipient)}")
+            self.expect(354, "DATA")
+        except smtplib.SMTPServerDisconnected:
+            self.drop()
+            if not is_kept:
+                raise
+            self.offer(recipient)
+
+    def expect(self, wanted, verb, argument=""):
+        code, _ = self.smtp.docmd(verb, argument)
+        if code == 421:
+            raise smtplib.SMTPServerDisconnected(f"the server answered {verb} with {code}")
+        if code != wanted:
+            # Its words are left out: often they repeat the address.
+            raise smtplib.SMTPException(f"the server answered {verb} with {code}")
+
+    def drop(self):
+        """After a failure nothing is known of the connection."""
+        if self.smtp is not None:
+            self.smtp.close()
+        self.smtp = None
+
+    def close(self):
+        if self.smtp is not None:
+            try:
+                self.smtp.quit()
+            except OSError:
+                self.drop()
+        self.smtp = None
+
+
+def plainly(error):
+    """An error's words, where they are ours or the system's; a server's may hold an address."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        return f"the server answered with {error.smtp_code}"
+    return str(error)
+
+
+def mail(recipient, subject, html, identifier):
+    """A mail without its sender."""
+    made = EmailMessage(policy=POLICY)
+    try:
+        if not re.fullmatch(r"[!-~]+@[!-~]+", recipient):
+            raise Unusable
+        made["To"] = Address(addr_spec=recipient)
+    except (TypeError, ValueError, IndexError, MessageError) as error:
+        raise Unusable from error
+    # Items of before there was a check may hold line breaks, which no header can.
+    made["Subject"] = " ".join(subject.split())
+    made["Message-ID"] = identifier
+    made["Date"] = formatdate()
+    made.set_content(html, subtype="html")
+    return made

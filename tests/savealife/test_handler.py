@@ -1,0 +1,359 @@
+"""The Python handler: who gets a mail, and that nobody gets two, whatever the API container and
+the mail server do. The mail server is a real one, the API a stand-in; the handler with the real
+API, behind `exec:` and `lambda+http`, is tested by tests/it/savealife_python.rs.
+"""
+
+import email
+import email.policy
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from around import TOKEN, Api, Mailbox, donation, donor, failures
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "savealife" / "python"
+sys.path.insert(0, str(FOLDER))
+sys.dont_write_bytecode = True
+
+import handler  # noqa: E402
+
+
+@pytest.fixture
+def api():
+    api = Api()
+    api.donors = {"Haarlem": [donor(1), donor(2)], "Amsterdam": [donor(3)]}
+    yield api
+    api.stop()
+
+
+@pytest.fixture
+def mailbox():
+    mailbox = Mailbox()
+    yield mailbox
+    mailbox.stop()
+
+
+@pytest.fixture
+def environment(api, mailbox):
+    return {
+        "TABLE_NAME": "savealife",
+        "SAVEALIFE_API_URL": api.url,
+        "SAVEALIFE_TOKEN": TOKEN,
+        "SMTP_URL": mailbox.url,
+        "SMTP_TIMEOUT": "1s",
+        "MAIL_FROM": "Savealife <savealife@example.org>",
+    }
+
+
+@pytest.fixture
+def handle(environment, monkeypatch, caplog):
+    """The function, as Lambda calls it. Whatever it logs, there is no address in it."""
+    caplog.set_level(logging.INFO, "savealife")
+
+    def handle(*records, context=None, **changes):
+        for name, value in {**environment, **changes}.items():
+            monkeypatch.setenv(name, value)
+        return handler.handle_stream({"Records": list(records)}, context)
+
+    yield handle
+    for line in caplog.messages:
+        assert json.loads(line)["message"] and "@" not in line, line
+
+
+def said(caplog, message):
+    lines = [json.loads(line) for line in caplog.messages]
+    return [line for line in lines if line["message"] == message]
+
+
+ONE, TWO = donor(1), donor(2)
+DONATION = "aa493a26bc8f"
+
+
+# Who gets what.
+
+
+def test_the_donors_of_the_city_get_a_mail_each(handle, api, mailbox, caplog):
+    assert handle(donation()) == failures()
+    assert mailbox.recipients() == [ONE["email"], TWO["email"]]
+    assert set(api.states().values()) == {"sent"}
+    [counted] = said(caplog, "a donation's mails")
+    assert counted == {"message": "a donation's mails", "donation": DONATION, "sent": 2}
+
+
+def test_a_mail_is_for_one_and_names_nobody_else(handle, mailbox):
+    handle(donation(address="<b>Main</b> & Second", city="Haarlem"))
+    for recipient, text in mailbox.got:
+        mail = email.message_from_string(text, policy=email.policy.default)
+        assert mail["To"] == recipient and not mail["Cc"] and not mail["Bcc"]
+        assert mail["From"] == "Savealife <savealife@example.org>"
+        assert mail["Subject"] == "New blood donation event in Haarlem"
+        number = int(recipient.split("-")[1].split("@")[0])
+        assert mail["Message-ID"] == f"<{DONATION}.{number:012x}@savealife>"
+        assert mail.get_content_type() == "text/html"
+        body = mail.get_content()
+        assert "Dear donor" in body and "Haarlem" in body and "2026-12-06 12:00:00" in body
+        assert "&lt;b&gt;Main&lt;/b&gt; &amp; Second" in body
+        assert sum(one["email"] in text for one in (ONE, TWO)) == 1
+
+
+def test_a_city_of_other_letters_is_in_subject_and_text(handle, api, mailbox):
+    city = "Zürich\r\nBcc: all@example.org"
+    api.donors[city] = [ONE]
+    assert handle(donation(city=city, address=".\n..\nŁódź")) == failures()
+    [(_, text)] = mailbox.got
+    mail = email.message_from_string(text, policy=email.policy.default)
+    assert mail["Subject"] == "New blood donation event in Zürich Bcc: all@example.org"
+    assert mail["Bcc"] is None and text.isascii()
+    assert ".\n..\nŁódź" in mail.get_content().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        donation(event="MODIFY"),
+        donation(event="REMOVE"),
+        {**donation(event="REMOVE"), "dynamodb": {"SequenceNumber": "1", "Keys": {}}},
+        donation(PK="DONOR#000000000001"),
+        donation(PK=f"MAIL#{DONATION}"),
+        donation(PK="DONATIONS"),
+    ],
+)
+def test_nothing_but_a_new_donation_is_mailed(handle, api, record):
+    """Though the filter should let nothing else through."""
+    assert handle(record) == failures()
+    assert api.asked == []
+
+
+def test_a_city_without_donors_is_done(handle, mailbox):
+    assert handle(donation(city="Utrecht")) == failures()
+    assert mailbox.got == []
+
+
+def test_older_items_may_lack_things(handle, api, mailbox, caplog):
+    api.donors["Haarlem"] = [{"id": "a", "email": None}, {"id": "b", "email": "x y@z"}, TWO]
+    assert handle(donation(address=None, datetime=None)) == failures()
+    assert mailbox.recipients() == [TWO["email"]]
+    assert [line["donor"] for line in said(caplog, "no address to mail to")] == ["a", "b"]
+    assert handle(donation(identifier="b", city=None, SK="CITY#None")) == failures()
+
+
+def test_a_thousand_donors_get_one_each(handle, api, mailbox):
+    api.donors["Haarlem"] = [donor(number) for number in range(1000)]
+    # It lets nobody have more than a few mails on one connection.
+    mailbox.closes_after = 7
+    assert handle(donation()) == failures()
+    assert len(mailbox.got) == 1000 == len(set(mailbox.recipients()))
+    assert api.asked.count(("GET", "/mail/donors")) == 10
+
+
+# At most once.
+
+
+def test_the_same_event_again_mails_nobody(handle, api, mailbox, caplog):
+    for _ in range(3):
+        assert handle(donation()) == failures()
+    assert len(mailbox.got) == 2
+    assert [line.get("had") for line in said(caplog, "a donation's mails")] == [None, 2, 2]
+
+
+def test_another_donation_is_another_mail(handle, mailbox):
+    handle(donation(), donation(identifier="b", number="101"))
+    assert mailbox.recipients() == sorted(2 * [ONE["email"], TWO["email"]])
+
+
+@pytest.mark.parametrize("answer", ["450 later", "550 no such mailbox donor-1@example.org"])
+@pytest.mark.parametrize("when", ["refuses", "refuses_mail"])
+def test_who_was_refused_gets_it_with_the_next_attempt(handle, api, mailbox, when, answer):
+    setattr(mailbox, when, lambda recipient: answer if recipient == ONE["email"] else None)
+    assert handle(donation()) == failures("100")
+    assert api.states() == {(DONATION, TWO["id"]): "sent"}, "the claim was given back"
+    setattr(mailbox, when, lambda recipient: None)
+    assert handle(donation()) == failures()
+    assert mailbox.recipients() == [ONE["email"], TWO["email"]]
+
+
+def test_a_server_that_is_not_there_has_refused(handle, api, mailbox):
+    mailbox.stop()
+    assert handle(donation()) == failures("100")
+    assert api.mails == {}
+
+
+@pytest.mark.parametrize("what", ["drops", "hangs"])
+def test_what_may_have_been_sent_is_not_sent_again(handle, api, mailbox, caplog, what):
+    mailbox.after_mail = lambda recipient: what if recipient == ONE["email"] else None
+    for _ in range(2):
+        assert handle(donation()) == failures(), "nothing is left to be tried again"
+    states = api.states()
+    assert states == {(DONATION, ONE["id"]): "unknown", (DONATION, TWO["id"]): "sent"}
+    assert len(mailbox.got) == 2
+    [missing] = said(caplog, "may be missing")
+    assert missing["donor"] == ONE["id"]
+
+
+def test_a_claim_of_an_attempt_that_may_live_is_waited_for(handle, api, mailbox):
+    api.note((DONATION, ONE["id"]), "sending")
+    assert handle(donation()) == failures("100")
+    assert mailbox.recipients() == [TWO["email"]]
+    # Its owner says so, and all is well.
+    api.note((DONATION, ONE["id"]), "sent")
+    assert handle(donation()) == failures()
+    assert mailbox.recipients() == [TWO["email"]]
+
+
+def test_a_claim_of_an_attempt_that_died_is_unknown(handle, api, mailbox):
+    api.note((DONATION, ONE["id"]), "sending")
+    api.mails[DONATION, ONE["id"]]["at"] -= handler.CLAIM_LASTS_MS
+    assert handle(donation()) == failures()
+    assert api.states()[DONATION, ONE["id"]] == "unknown"
+    assert mailbox.recipients() == [TWO["email"]]
+
+
+@pytest.mark.parametrize("status", [401, 500, 503])
+@pytest.mark.parametrize("fails", ["donors", "sending", "sent"])
+def test_what_the_api_does_not_do_comes_again_and_is_not_mailed_twice(
+    handle, api, mailbox, fails, status
+):
+    def refuse(method, path, body):
+        is_it = path == "/mail/donors" if fails == "donors" else (body or {}).get("state") == fails
+        return status if is_it else None
+
+    api.fails = refuse
+    assert handle(donation()) == failures("100")
+    assert len(mailbox.got) == (2 if fails == "sent" else 0)
+    api.fails = lambda *_: None
+    # Those that were sent and not noted so stay claimed; nobody can know.
+    assert handle(donation()) == (failures("100") if fails == "sent" else failures())
+    assert mailbox.recipients() == [ONE["email"], TWO["email"]]
+
+
+def test_an_api_that_is_not_there_costs_nothing(handle, mailbox):
+    assert handle(donation(), SAVEALIFE_API_URL="http://127.0.0.1:9") == failures("100")
+    assert handle(donation(), SAVEALIFE_TOKEN="another") == failures("100")
+    assert mailbox.got == []
+
+
+def test_one_city_does_not_hold_up_another(handle, api, mailbox):
+    mailbox.refuses = lambda recipient: "450 later" if recipient == ONE["email"] else None
+    records = [donation(), donation(identifier="b", city="Amsterdam", number="101")]
+    assert handle(*records) == failures("100")
+    assert mailbox.recipients() == [TWO["email"], donor(3)["email"]]
+
+
+class Context:
+    """Lambda's, with so many calls until time is up."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def get_remaining_time_in_millis(self):
+        self.calls -= 1
+        return 60_000 if self.calls >= 0 else handler.RESERVE_MS
+
+
+def test_no_mail_is_begun_that_might_be_cut_off(handle, api, mailbox):
+    assert handle(donation(), context=Context(2)) == failures("100")
+    assert len(mailbox.got) == 1 and set(api.states().values()) == {"sent"}
+    assert handle(donation(), context=Context(10)) == failures()
+    assert mailbox.recipients() == [ONE["email"], TWO["email"]]
+
+
+# Settings.
+
+
+# Of the server: without TLS it should not ask for a login.
+@pytest.mark.filterwarnings("ignore:Requiring AUTH")
+def test_a_server_that_wants_a_login_gets_it(handle):
+    mailbox = Mailbox(login=("me@example.org", "s/e:c"))
+    try:
+        url = f"smtp://me%40example.org:s%2Fe%3Ac@127.0.0.1:{mailbox.port}"
+        assert handle(donation(), SMTP_URL=url) == failures()
+        assert len(mailbox.got) == 2
+        assert handle(donation(identifier="b"), SMTP_URL=url.replace("s%2F", "x")) == failures("100")
+    finally:
+        mailbox.stop()
+
+
+def test_the_token_may_be_in_a_file(handle, mailbox, tmp_path):
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    found = handle(donation(), SAVEALIFE_TOKEN="", SAVEALIFE_TOKEN_FILE=str(tmp_path / "token"))
+    assert found == failures() and len(mailbox.got) == 2
+
+
+def test_every_fault_of_the_settings_is_told_at_once():
+    with pytest.raises(ValueError) as refused:
+        handler.Settings.read({"SMTP_URL": "mail:25", "MAIL_FROM": "x@example.org"})
+    assert str(refused.value) == (
+        "SAVEALIFE_TOKEN is not set; SAVEALIFE_API_URL is not set; "
+        "SMTP_URL is not like smtp://host:port or smtps://host:port"
+    )
+    for text, value in [("250ms", 0.25), ("10s", 10), ("2m", 120)]:
+        assert handler.seconds(text) == value
+    with pytest.raises(ValueError):
+        handler.seconds("soon")
+
+
+def test_ports_are_the_usual_ones():
+    assert handler.Server.of("smtp://mail", 1).port == 25
+    assert (handler.Server.of("smtps://mail", 1).port, handler.Server.of("smtps://mail", 1).tls) == (465, True)
+
+
+# As a program, for `HANDLER=exec:`.
+
+
+def serve(environment, *arguments):
+    return subprocess.Popen(
+        [sys.executable, FOLDER / "serve.py", *arguments],
+        env={**environment, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def line(*records):
+    return json.dumps({"Records": list(records)}) + "\n"
+
+
+def test_serve_answers_a_line_for_a_line(environment, mailbox):
+    child = serve(environment)
+    asked = [line(donation()), line(donation(event="MODIFY", number="101")), line()]
+    out, err = child.communicate("".join(asked), timeout=60)
+    assert [json.loads(answer) for answer in out.splitlines()] == 3 * [failures()]
+    assert child.returncode == 0 and len(mailbox.got) == 2
+    [logged] = [json.loads(text) for text in err.splitlines()]
+    assert logged["sent"] == 2
+
+
+def test_serve_begins_nothing_when_its_time_is_short(environment, mailbox):
+    child = serve(environment, "10")
+    out, _ = child.communicate(line(donation()), timeout=60)
+    assert json.loads(out) == failures("100") and mailbox.got == []
+
+
+def test_serve_ends_over_what_it_cannot_do_and_says_why(environment):
+    child = serve({**environment, "MAIL_FROM": ""})
+    out, err = child.communicate(line(donation()), timeout=60)
+    assert (out, child.returncode) == ("", 1) and "MAIL_FROM is not set" in err
+
+
+def test_killed_in_the_middle_of_a_mail_it_does_not_send_it_again(environment, api, mailbox):
+    api.donors["Haarlem"] = [ONE]
+    mailbox.after_mail = lambda recipient: "hangs"
+    child = serve({**environment, "SMTP_TIMEOUT": "1m"})
+    child.stdin.write(line(donation()))
+    child.stdin.flush()
+    assert mailbox.hanging.wait(60)
+    child.kill()
+    child.communicate()
+    assert api.states() == {(DONATION, ONE["id"]): "sending"}
+    api.mails[DONATION, ONE["id"]]["at"] -= handler.CLAIM_LASTS_MS
+    mailbox.after_mail = lambda recipient: None
+    out, _ = serve(environment).communicate(line(donation()), timeout=60)
+    assert json.loads(out) == failures()
+    assert api.states() == {(DONATION, ONE["id"]): "unknown"} and len(mailbox.got) == 1
