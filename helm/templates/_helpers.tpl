@@ -30,12 +30,14 @@ app.kubernetes.io/component: {{ .component }}
 {{- merge (include "streamgate.selectorLabels" . | fromYaml) $own (.extra | default dict) .root.Values.commonLabels | toYaml -}}
 {{- end -}}
 
+{{/* An application's own api has an image of its own. Takes root, component. */}}
 {{- define "streamgate.image" -}}
-{{- with .Values.image -}}
+{{- $own := and (eq .component "api") (not (empty .root.Values.api.image.repository)) -}}
+{{- with $own | ternary .root.Values.api.image .root.Values.image -}}
 {{- if .digest -}}
 {{ .repository }}@{{ .digest }}
 {{- else -}}
-{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{ .repository }}:{{ default $.root.Chart.AppVersion .tag }}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -44,7 +44,7 @@ spec:
   {{- end }}
   containers:
     - name: {{ .component }}
-      image: {{ include "streamgate.image" $root | quote }}
+      image: {{ include "streamgate.image" . | quote }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       args: [{{ .component }}]
       securityContext:

@@ -103,6 +103,8 @@ class Stack:
                 return not self.resolve(argument[0])
             case "And":
                 return all(self.resolve(argument))
+            case "Or":
+                return any(self.resolve(argument))
         raise AssertionError(f"this test cannot read Fn::{function}")
 
     def properties(self, resource):
@@ -382,7 +384,9 @@ def test_every_variable_is_one_that_the_command_knows(root, template):
     table = re.search(r"<!-- generated: settings -->(.*?)<!-- end -->", configuration(root), re.S)[1]
     known = {name: commands for name, commands in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", table, re.M)}
     assert "STREAM_ARN" in known
-    stack = Stack(template, **{**PLACEHOLDERS, "StreamsEndpoint": "https://vpce-0abc.example.com"})
+    everything = {"StreamsEndpoint": "https://vpce-0abc.example.com", "FilterCriteria": "{}"}
+    response_types = {"FunctionResponseTypes": "ReportBatchItemFailures"}
+    stack = Stack(template, **{**PLACEHOLDERS, **everything, **response_types})
     for command in TASKS:
         secrets = {secret["Name"] for secret in stack.container(command)["Secrets"]}
         for name in secrets | set(stack.environment(command)):
@@ -421,6 +425,72 @@ def test_an_endpoint_of_the_vpc_is_set_where_there_is_one(template):
     name, url = "AWS_ENDPOINT_URL_DYNAMODB_STREAMS", "https://vpce-0abc.example.com"
     assert name not in Stack(template).environment("consumer")
     assert Stack(template, StreamsEndpoint=url).environment("consumer")[name] == url
+
+
+# An application's own api
+
+TARGET_GROUP = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/donations/0123456789abcdef"
+APPLICATION = {
+    "ApiImageUri": "registry.example.com/donations:1.2.3",
+    "ApiPolicyArn": "arn:aws:iam::123456789012:policy/donations",
+    "ApiSecretName": "DONATIONS_TOKEN",
+    "ApiSecretArn": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:donations-AbCdEf",
+    "ApiCallersSecurityGroupId": "sg-0fedcba9",
+    "ApiTargetGroupArn": TARGET_GROUP,
+}
+
+
+def test_an_application_has_its_image_its_rights_and_its_secret(template, stack):
+    own = Stack(template, **PLACEHOLDERS, **APPLICATION)
+    assert own.refusals() == []
+    assert own.container("api")["Image"] == APPLICATION["ApiImageUri"]
+    assert own.container("api")["Secrets"] == [
+        {"Name": "API_TOKEN", "ValueFrom": "SECRET_ARN"},
+        {"Name": "DONATIONS_TOKEN", "ValueFrom": APPLICATION["ApiSecretArn"]},
+    ]
+    assert own.properties("ApiTaskRole")["ManagedPolicyArns"] == [APPLICATION["ApiPolicyArn"]]
+    [secrets] = [s for s in own.statements("ExecutionRole") if s["Sid"] == "ReadToken"]
+    assert secrets["Resource"] == ["SECRET_ARN", APPLICATION["ApiSecretArn"]]
+    # The consumer is what it was, but for what it is told to hand over.
+    assert own.properties("ConsumerTask") == stack.properties("ConsumerTask")
+    assert own.properties("ConsumerTaskRole") == stack.properties("ConsumerTaskRole")
+
+
+def test_its_image_may_be_pulled_from_where_it_is(template):
+    streamgates, its = (PLACEHOLDERS["EcrRepositoryArn"], "arn:aws:ecr:REGION:ACCOUNT:repository/donations")
+    for both in [(streamgates, its), ("", its), (streamgates, "")]:
+        given = dict(zip(("EcrRepositoryArn", "ApiEcrRepositoryArn"), both, strict=True))
+        stack = Stack(template, **{**PLACEHOLDERS, **given}, ApiImageUri="donations:1")
+        [pull] = [s for s in stack.statements("ExecutionRole") if s["Sid"] == "PullImage"]
+        assert pull["Resource"] == [arn for arn in both if arn]
+
+
+def test_its_routes_are_for_those_who_are_named(template):
+    own = Stack(template, **PLACEHOLDERS, **APPLICATION)
+    [rule] = own.of_type("AWS::EC2::SecurityGroupIngress").values()
+    assert (rule["GroupId"], rule["FromPort"], rule["ToPort"]) == ("ApiSecurityGroup.GroupId", 8080, 8080)
+    assert rule["SourceSecurityGroupId"] == APPLICATION["ApiCallersSecurityGroupId"]
+    service = own.properties("ApiService")
+    assert service["LoadBalancers"] == [
+        {"ContainerName": "api", "ContainerPort": 8080, "TargetGroupArn": TARGET_GROUP}
+    ]
+    private, public = service["ServiceConnectConfiguration"]["Services"]
+    assert private["PortName"] == "private"
+    assert public["ClientAliases"] == [{"DnsName": "api-public", "Port": 8080}]
+    ports = {port["Name"]: port["ContainerPort"] for port in own.container("api")["PortMappings"]}
+    assert ports[public["PortName"]] == 8080
+    # Without it nothing of this is there.
+    plain = Stack(template, **PLACEHOLDERS).properties("ApiService")
+    assert not {"LoadBalancers", "HealthCheckGracePeriodSeconds"} & set(plain)
+
+
+def test_the_consumer_is_told_what_to_hand_over(template):
+    criteria = '{"Filters":[{"Pattern":"{\\"eventName\\":[\\"INSERT\\"]}"}]}'
+    stack = Stack(template, FilterCriteria=criteria, FunctionResponseTypes="ReportBatchItemFailures")
+    assert stack.environment("consumer")["FILTER_CRITERIA"] == criteria
+    assert stack.environment("consumer")["FUNCTION_RESPONSE_TYPES"] == "ReportBatchItemFailures"
+    plain = Stack(template).environment("consumer")
+    assert not {"FILTER_CRITERIA", "FUNCTION_RESPONSE_TYPES"} & set(plain)
 
 
 # What is refused
@@ -466,6 +536,32 @@ PATTERNS = {
     "ConsumerName": (["streamgate", "a.b_c-1"], ["", "a#b", "a b", "a" * 65, "orders,audit"]),
     "ApiToken": (["", "0123456789abcdef", "!" * 1024], ["short", "0123456789abcde", "with space 0123456", "ü" * 16]),
     "ObserverSecurityGroupId": (["", "sg-0123abcd"], ["0123abcd", "sg-", "10.0.0.0/8", "sg-XYZ12345"]),
+    "FilterCriteria": (
+        ["", '{"Filters":[{"Pattern":"{}"}]}'],
+        ["[]", "Filters", '"{}"'],
+    ),
+    "ApiImageUri": (
+        ["", "ghcr.io/acme/donations@sha256:" + "0" * 64],
+        ["https://ghcr.io/acme/donations?x", "two words"],
+    ),
+    "ApiEcrRepositoryArn": (
+        ["", "arn:aws:ecr:eu-central-1:123456789012:repository/donations"],
+        ["donations", "*"],
+    ),
+    "ApiPolicyArn": (
+        ["", "arn:aws:iam::123456789012:policy/team/donations"],
+        ["donations", "arn:aws:iam::aws:policy/AdministratorAccess", "arn:aws:iam::123456789012:role/x"],
+    ),
+    "ApiSecretName": (["", "SAVEALIFE_TOKEN", "_a1"], ["1a", "a-b", "a b", "a=b"]),
+    "ApiSecretArn": (
+        ["", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:savealife/token-AbCdEf"],
+        ["savealife", "arn:aws:ssm:eu-central-1:123456789012:parameter/token"],
+    ),
+    "ApiCallersSecurityGroupId": (["", "sg-0123abcd"], ["0.0.0.0/0", "sg-"]),
+    "ApiTargetGroupArn": (
+        ["", TARGET_GROUP],
+        [TARGET_GROUP.replace("targetgroup", "loadbalancer"), "donations"],
+    ),
     "AlarmTopicArn": (
         ["", "arn:aws:sns:eu-central-1:123456789012:night"],
         ["night", "arn:aws:sqs:eu-central-1:123456789012:night", "arn:aws:sns:eu-central-1:123456789012:"],
@@ -514,6 +610,22 @@ def test_the_bounds_of_numbers_are_the_documented_ones(root, template):
         ({"Handler": "log", "TableName": "orders", "StreamArn": STREAM}, []),
         ({"Handler": "log", "TableName": "orders"}, ["TableName is given, but StreamArn is not."]),
         ({"TableName": "orders"}, ["Handler is missing.", "TableName is given, but StreamArn is not."]),
+        ({"Handler": "log", **APPLICATION}, []),
+        (
+            {"Handler": "log", **APPLICATION, "ApiSecretName": ""},
+            ["ApiSecretName and ApiSecretArn go together."],
+        ),
+        (
+            {"Handler": "log", **APPLICATION, "ApiSecretName": "API_TOKEN"},
+            ["ApiSecretName is API_TOKEN, which is set already."],
+        ),
+        (
+            {"Handler": "log", **APPLICATION, "ApiImageUri": ""},
+            [
+                "ApiEcrRepositoryArn, ApiPolicyArn and ApiSecretArn are for an application's own api, but"
+                " ApiImageUri is not given."
+            ],
+        ),
     ],
 )
 def test_rules_refuse_what_no_pattern_can(template, parameters, says):

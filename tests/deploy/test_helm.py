@@ -265,6 +265,31 @@ def test_defaults_are_the_programs(root, chart):
     assert {name: given[name] for name in compared} == {name: defaults[name] for name in compared}
 
 
+# An application's own api.
+
+
+def test_an_applications_api_has_its_own_image_and_the_consumer_keeps_streamgates(chart):
+    def images(objects):
+        return {name: component(objects, name)["spec"]["containers"][0]["image"] for name in ("consumer", "api")}
+
+    objects = render(chart, "application")
+    own = {"consumer": "registry.example.com/streamgate:0.1.0", "api": "registry.example.com/orders:7.1"}
+    assert images(objects) == own
+    digest = "sha256:" + "0" * 64
+    pinned = images(render(chart, "application", api={"image": {"digest": digest}}))
+    assert pinned == {**own, "api": f"registry.example.com/orders@{digest}"}
+    assert len(set(images(render(chart)).values())) == 1
+    # What asks both is Streamgate's program.
+    [test_pod] = of_kind(objects, "Pod")
+    assert {one["image"] for one in test_pod["spec"]["containers"]} == {own["consumer"]}
+    # It is the api as it was in everything else.
+    spec = component(objects, "api")["spec"]
+    assert spec["containers"][0]["args"] == ["api"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["token", "orders"]
+    _, callers = reachable_from(named(objects, "NetworkPolicy", "api"), 8080)
+    assert callers == {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "shop"}}}
+
+
 # The token.
 
 
@@ -666,6 +691,8 @@ NARROW_AWS = {"networkPolicy": {"awsCidrs": ["10.0.0.0/8"]}}
         (of_consumer(extraEnv=[{"name": "API_TOKEN"}]), "consumer.extraEnv has API_TOKEN"),
         (of_api(env={"STREAM_ARN": "x"}), "api.env has STREAM_ARN, which is the consumer's alone."),
         (of_api(serviceAccount={"create": False}), "api.serviceAccount.name is not set."),
+        (of_api(image={"repository": "orders"}), "Your image has versions of its own: name one."),
+        (of_api(image={"tag": "1"}), "api.image has a tag or a digest, but no repository."),
         (ONE_ACCOUNT, "the same service account"),
         (POD_MONITOR | SERVICE_MONITOR, "Enable one of them."),
         (POD_MONITOR, "Put Prometheus' namespace in networkPolicy.metricsNamespaces."),
