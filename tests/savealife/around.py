@@ -21,11 +21,12 @@ PAGE = 100
 
 class Api:
     """The routes for the handler, in memory. `fails` may refuse a call: (method, path, body) to a
-    status, or None."""
+    status, or None. `loses` has a call carried out, and its answer lost."""
 
     def __init__(self):
         self.donors, self.mails, self.asked = {}, {}, []
         self.fails = lambda method, path, body: None
+        self.loses = lambda method, path, body: False
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.routes())
         self.server.daemon_threads = True
@@ -47,19 +48,23 @@ class Api:
             answer["next"] = f"/mail/donors?city={query['city']}&next={begin + PAGE}"
         return 200, answer
 
-    def note(self, key, state):
+    def note(self, key, state, attempt=None):
         """Claims, or says how it ended."""
         there = self.mails.get(key)
-        if state == "sending":
-            if there:
-                return 200, {"return_value": {"claimed": False, **there}}
-            self.mails[key] = {"state": state, "at": int(time.time() * 1000)}
-            return 200, {"return_value": {"claimed": True}}
-        return self.end(key, state)
+        if state != "sending":
+            return self.end(key, state, attempt)
+        if there is None:
+            self.mails[key] = {"state": state, "attempt": attempt, "at": time.monotonic()}
+        elif there["state"] != state or attempt is None or there["attempt"] != attempt:
+            age = int((time.monotonic() - there["at"]) * 1000)
+            return 200, {"return_value": {"claimed": False, "state": there["state"], "age": age}}
+        return 200, {"return_value": {"claimed": True}}
 
-    def end(self, key, state):
+    def end(self, key, state, attempt):
         there = self.mails.get(key)
-        if there is None or there["state"] != "sending":
+        if (there and there["state"]) == state:
+            return 200, {"return_value": {}}
+        if there is None or there["state"] != "sending" or attempt not in (None, there["attempt"]):
             return 409, {}
         if state is None:
             del self.mails[key]
@@ -67,16 +72,21 @@ class Api:
             there["state"] = state
         return 200, {"return_value": {}}
 
+    def grow_old(self, key):
+        """As if a claim had stood for a long time."""
+        self.mails[key]["at"] -= 3600
+
     def answer(self, method, url, body):
         path = urlsplit(url).path
+        query = {name: one for name, [one] in parse_qs(urlsplit(url).query).items()}
         with self.lock:
             self.asked.append((method, path))
             if status := self.fails(method, path, body):
                 return status, {}
             if (method, path) == ("GET", "/mail/donors"):
-                return self.page({name: one for name, [one] in parse_qs(urlsplit(url).query).items()})
+                return self.page(query)
             key = re.fullmatch(r"/mail/(\w+)/(\w+)", path).groups()
-            return self.note(key, body["state"]) if method == "PUT" else self.end(key, None)
+            return self.note(key, **body) if method == "PUT" else self.end(key, None, query["attempt"])
 
     def routes(api):
         class Routes(BaseHTTPRequestHandler):
@@ -87,6 +97,8 @@ class Api:
                     status, answer = api.answer(self.command, self.path, body)
                 else:
                     status, answer = 401, {}
+                if api.loses(self.command, self.path, body):
+                    return self.connection.close()
                 text = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))

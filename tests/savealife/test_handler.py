@@ -20,6 +20,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "examples" / "savealife" / "pytho
 sys.path.insert(0, str(FOLDER))
 sys.dont_write_bytecode = True
 
+import api as api_module  # noqa: E402
 import handler  # noqa: E402
 
 
@@ -54,6 +55,7 @@ def environment(api, mailbox):
 def handle(environment, monkeypatch, caplog):
     """The function, as Lambda calls it. Whatever it logs, there is no address in it."""
     caplog.set_level(logging.INFO, "savealife")
+    monkeypatch.setattr(api_module, "PAUSES", (0, 0))
 
     def handle(*records, context=None, **changes):
         for name, value in {**environment, **changes}.items():
@@ -207,7 +209,7 @@ def test_a_claim_of_an_attempt_that_may_live_is_waited_for(handle, api, mailbox)
 
 def test_a_claim_of_an_attempt_that_died_is_unknown(handle, api, mailbox):
     api.note((DONATION, ONE["id"]), "sending")
-    api.mails[DONATION, ONE["id"]]["at"] -= handler.CLAIM_LASTS_MS
+    api.grow_old((DONATION, ONE["id"]))
     assert handle(donation()) == failures()
     assert api.states()[DONATION, ONE["id"]] == "unknown"
     assert mailbox.recipients() == [TWO["email"]]
@@ -229,6 +231,33 @@ def test_what_the_api_does_not_do_comes_again_and_is_not_mailed_twice(
     # Those that were sent and not noted so stay claimed; nobody can know.
     assert handle(donation()) == (failures("100") if fails == "sent" else failures())
     assert mailbox.recipients() == [ONE["email"], TWO["email"]]
+
+
+@pytest.mark.parametrize("lost", ["sending", "sent"])
+def test_an_answer_of_the_api_that_is_lost_changes_nothing(handle, api, mailbox, lost):
+    lost_once = set()
+
+    def loses(method, path, body):
+        is_it = method == "PUT" and body["state"] == lost and path not in lost_once
+        lost_once.add(path) if is_it else None
+        return is_it
+
+    api.loses = loses
+    assert handle(donation()) == failures()
+    assert len(lost_once) == 2 and set(api.states().values()) == {"sent"}
+    assert mailbox.recipients() == [ONE["email"], TWO["email"]]
+
+
+def test_what_another_attempt_has_said_of_a_mail_stands(handle, api, mailbox):
+    """It took this one for dead, while it was only slow."""
+
+    def overtakes(recipient):
+        api.note((DONATION, ONE["id"]), "unknown")
+
+    api.donors["Haarlem"] = [ONE]
+    mailbox.refuses_mail = overtakes
+    assert handle(donation()) == failures()
+    assert api.states() == {(DONATION, ONE["id"]): "unknown"} and len(mailbox.got) == 1
 
 
 def test_an_api_that_is_not_there_costs_nothing(handle, mailbox):
@@ -297,9 +326,23 @@ def test_every_fault_of_the_settings_is_told_at_once():
         handler.seconds("soon")
 
 
-def test_ports_are_the_usual_ones():
-    assert handler.Server.of("smtp://mail", 1).port == 25
-    assert (handler.Server.of("smtps://mail", 1).port, handler.Server.of("smtps://mail", 1).tls) == (465, True)
+@pytest.mark.parametrize(
+    ("url", "port", "secured"),
+    [
+        ("smtp://mail", 25, None),
+        ("smtp://mail?tls=required", 587, "starttls"),
+        ("smtps://mail", 465, "tls"),
+        ("smtps://mail:2465?tls=required", 2465, "tls"),
+    ],
+)
+def test_ports_are_the_usual_ones(url, port, secured):
+    server = handler.Server.of(url, 1)
+    assert (server.port, server.secured) == (port, secured)
+
+
+def test_a_server_without_starttls_gets_nothing_where_it_is_required(handle, mailbox):
+    assert handle(donation(), SMTP_URL=f"{mailbox.url}?tls=required") == failures("100")
+    assert mailbox.got == []
 
 
 # As a program, for `HANDLER=exec:`.
@@ -352,7 +395,7 @@ def test_killed_in_the_middle_of_a_mail_it_does_not_send_it_again(environment, a
     child.kill()
     child.communicate()
     assert api.states() == {(DONATION, ONE["id"]): "sending"}
-    api.mails[DONATION, ONE["id"]]["at"] -= handler.CLAIM_LASTS_MS
+    api.grow_old((DONATION, ONE["id"]))
     mailbox.after_mail = lambda recipient: None
     out, _ = serve(environment).communicate(line(donation()), timeout=60)
     assert json.loads(out) == failures()

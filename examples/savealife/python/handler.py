@@ -11,22 +11,16 @@ import logging
 import os
 import queue
 import re
-import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
-from urllib.error import HTTPError
-from urllib.parse import quote, urlencode, urljoin, urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
 
+from api import Api, ApiError, Claim
 from mail import Mailer, NoAnswer, Refused, Server, Unusable, mail
 
 MAILS_AT_ONCE = 8
-API_TIMEOUT = 10.0
-# An attempt cannot be at one mail for longer. Whoever finds an older claim knows that its owner
-# died between claiming and saying how it went.
-CLAIM_LASTS_MS = 120_000
 # Kept of the time that is left, for the mails that are under way and what is noted of them.
 RESERVE_MS = 15_000
 
@@ -37,17 +31,17 @@ log.setLevel(logging.INFO)
 def handle_stream(event, context):
     """Mails the donors of every new donation; names the records that have to come again."""
     settings = Settings.read(os.environ)
-    has_time = time_left(context)
     mailers = [Mailer(settings.smtp, settings.sender) for _ in range(MAILS_AT_ONCE)]
     free = queue.SimpleQueue()
     for mailer in mailers:
         free.put(mailer)
+    around = Around(Api(settings.api_url, settings.token), free, time_left(context), claim_lasts_ms(settings))
     failures = []
     try:
         with ThreadPoolExecutor(MAILS_AT_ONCE) as workers:
             for record in event["Records"]:
-                work = Donation(record, Api(settings), free, has_time)
-                if work.is_new and not work.done(workers):
+                donation = Donation(record, around)
+                if donation.is_new and not donation.done(workers):
                     number = record["dynamodb"]["SequenceNumber"]
                     failures.append({"itemIdentifier": number})
     finally:
@@ -56,16 +50,27 @@ def handle_stream(event, context):
     return {"batchItemFailures": failures}
 
 
+@dataclass
+class Around:
+    """What all donations of an event are handled with."""
+
+    api: Api
+    # The mailers that are at no mail.
+    free: queue.SimpleQueue
+    has_time: Callable[[], bool]
+    claim_lasts_ms: float
+
+
 class Donation:
     """A donation's record, and the mails that it is about."""
 
-    def __init__(self, record, api, free, has_time):
+    def __init__(self, record, around):
         image = record["dynamodb"].get("NewImage", {})
         kind, _, self.id = text(image, "PK").partition("#")
         # FILTER_CRITERIA lets nothing else through. Without it nobody shall be mailed for less.
         self.is_new = record["eventName"] == "INSERT" and kind == "DONATION"
         self.city, self.when, self.where = (text(image, name) for name in ("city", "datetime", "address"))
-        self.api, self.free, self.has_time = api, free, has_time
+        self.around, self.api = around, around.api
 
     def done(self, workers):
         """Whether every donor of the city was seen to."""
@@ -75,7 +80,7 @@ class Donation:
             return True
         try:
             for page in self.api.donors(self.city):
-                if not self.has_time():
+                if not self.around.has_time():
                     counts["later"] += len(page)
                     break
                 counts.update(workers.map(self.see_to, page))
@@ -92,44 +97,46 @@ class Donation:
         except Unusable:
             say(logging.WARNING, "no address to mail to", donation=self.id, donor=donor["id"])
             return "skipped"
-        if not self.has_time():
+        if not self.around.has_time():
             return "later"
+        claim = Claim(self.api, self.id, donor["id"])
         try:
-            claim = self.api.claim(self.id, donor["id"])
-            return self.send(donor, letter) if claim["claimed"] else self.found(donor, claim)
+            found = claim.make()
+            return self.send(claim, letter) if found["claimed"] else self.left(claim, found)
         except ApiError as error:
             # What was claimed stays so. Its mail may have been sent, so it is not sent again.
             say(logging.WARNING, "not noted", donation=self.id, donor=donor["id"], why=str(error))
             return "later"
 
-    def found(self, donor, claim):
+    def left(self, claim, found):
         """What an earlier attempt has left."""
-        if claim["state"] != "sending":
+        if found["state"] != "sending":
             return "had"
-        if time.time() * 1000 - claim["at"] < CLAIM_LASTS_MS:
+        if found["age"] < self.around.claim_lasts_ms:
             return "later"
-        return self.unknown(donor, "the attempt that claimed it has died")
+        claim.attempt = None
+        return self.unknown(claim, "the attempt that claimed it has died")
 
-    def send(self, donor, letter):
+    def send(self, claim, letter):
         """A mail that is claimed."""
-        mailer = self.free.get()
+        mailer = self.around.free.get()
         try:
             mailer.send(letter)
         except Refused as why:
-            say(logging.WARNING, "refused", donation=self.id, donor=donor["id"], why=str(why))
-            self.api.give_back(self.id, donor["id"])
+            say(logging.WARNING, "refused", **claim.names(), why=str(why))
+            claim.give_back()
             return "later"
         except NoAnswer as why:
-            return self.unknown(donor, str(why))
+            return self.unknown(claim, str(why))
         finally:
-            self.free.put(mailer)
-        self.api.note(self.id, donor["id"], "sent")
+            self.around.free.put(mailer)
+        claim.note("sent")
         return "sent"
 
-    def unknown(self, donor, why):
+    def unknown(self, claim, why):
         """It may have been sent: it is not sent again, and that can be seen."""
-        say(logging.WARNING, "may be missing", donation=self.id, donor=donor["id"], why=why)
-        self.api.note(self.id, donor["id"], "unknown")
+        say(logging.WARNING, "may be missing", **claim.names(), why=why)
+        claim.note("unknown")
         return "unknown"
 
     def letter(self, donor):
@@ -146,59 +153,6 @@ class Donation:
 def text(image, name):
     """A string of an item; items of before there was a check may lack it."""
     return image.get(name, {}).get("S", "")
-
-
-class ApiError(Exception):
-    """The API container did not do what it was asked."""
-
-
-class Api:
-    """What the handler may ask of the API container."""
-
-    def __init__(self, settings):
-        self.url, self.token = settings.api_url, settings.token
-        # Inside the network: a proxy of the environment leads elsewhere.
-        self.opener = build_opener(ProxyHandler({}))
-
-    def donors(self, city):
-        """The donors of a city, page by page."""
-        path = "/mail/donors?" + urlencode({"city": city})
-        while path:
-            answer = self.ask("GET", path)
-            yield answer["return_value"]
-            path = answer.get("next")
-
-    def claim(self, donation, donor):
-        return self.ask("PUT", mail_path(donation, donor), {"state": "sending"})["return_value"]
-
-    def note(self, donation, donor, state):
-        self.ask("PUT", mail_path(donation, donor), {"state": state}, passes=409)
-
-    def give_back(self, donation, donor):
-        self.ask("DELETE", mail_path(donation, donor), passes=409)
-
-    def ask(self, method, path, body=None, passes=None):
-        """One call, on a connection of its own: on one that was kept, whether a call that found
-        it closed has been carried out could not be told. `passes`: a status that is no error,
-        for another attempt has taken over what is noted here."""
-        request = Request(urljoin(self.url, path), method=method)
-        request.add_header("Authorization", f"Bearer {self.token}")
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        try:
-            with self.opener.open(request, timeout=API_TIMEOUT) as answer:
-                return json.load(answer)
-        except HTTPError as error:
-            if error.code == passes:
-                return {}
-            raise ApiError(f"{method} {urlsplit(path).path}: status {error.code}") from error
-        except (OSError, ValueError) as error:
-            raise ApiError(f"{method} {urlsplit(path).path}: {error}") from error
-
-
-def mail_path(donation, donor):
-    return f"/mail/{quote(donation, safe='')}/{quote(donor, safe='')}"
 
 
 @dataclass
@@ -238,6 +192,12 @@ def seconds(text):
     if not found:
         raise ValueError("SMTP_TIMEOUT is not a time like 10s")
     return int(found[1]) * {"ms": 0.001, "s": 1, "m": 60}[found[2]]
+
+
+def claim_lasts_ms(settings):
+    """An attempt is at one mail for no longer; whoever finds an older claim knows that its owner
+    died between claiming and saying how it went."""
+    return (2 * settings.smtp.timeout + 60) * 1000
 
 
 def time_left(context):

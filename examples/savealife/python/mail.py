@@ -38,28 +38,34 @@ class Server:
 
     host: str
     port: int
-    tls: bool
+    # None, "starttls" or "tls" from the first byte.
+    secured: str | None
     user: str | None
     password: str | None
     timeout: float
 
     @classmethod
     def of(cls, url, timeout):
-        """smtp://host:port, or smtps:// for TLS from the first byte; user:password@ before."""
+        """smtp://host:port in plain text, with ?tls=required after STARTTLS, or smtps://, where it
+        begins with TLS. user:password@ stand before the host, percent-encoded."""
         parts = urlsplit(url)
-        if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+        secured = {"smtp": None, "smtps": "tls"}.get(parts.scheme, "?")
+        if secured == "?" or not parts.hostname or parts.query not in ("", "tls=required"):
             raise ValueError("SMTP_URL is not like smtp://host:port or smtps://host:port")
-        tls = parts.scheme == "smtps"
+        if parts.query and not secured:
+            secured = "starttls"
         user, password = (unquote(one) if one else None for one in (parts.username, parts.password))
-        port = parts.port or (smtplib.SMTP_SSL_PORT if tls else smtplib.SMTP_PORT)
-        return cls(parts.hostname, port, tls, user, password, timeout)
+        port = parts.port or {None: 25, "starttls": 587, "tls": 465}[secured]
+        return cls(parts.hostname, port, secured, user, password, timeout)
 
     def connect(self):
-        if self.tls:
+        if self.secured == "tls":
             context = ssl.create_default_context()
             smtp = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=context)
         else:
             smtp = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
+        if self.secured == "starttls":
+            smtp.starttls(context=ssl.create_default_context())
         smtp.ehlo_or_helo_if_needed()
         if self.user is not None:
             smtp.login(self.user, self.password or "")
