@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 use streamgate::config::{self, ConsumerConfig};
-use streamgate::local::{Local, LocalSettings, REGION, stream_arn};
+use streamgate::local::{Local, LocalIndex, LocalSettings, REGION, stream_arn};
 use streamgate::program::{PairListeners, drain_on_signal, listen, pair, start_logging};
 use streamgate::simulator::reshard;
 use tokio::net::TcpListener;
@@ -48,6 +48,12 @@ pub fn args() -> Vec<Arg> {
             .value_name("TIME")
             .value_parser(stream_label())
             .help("The end of the stream's ARN, 2026-01-02T03:04:05.678 [default: the time of the start]"),
+        Arg::new("index")
+            .long("index")
+            .value_name("NAME=PARTITION,SORT")
+            .action(ArgAction::Append)
+            .value_parser(ValueParser::new(index))
+            .help("A global secondary index of the table, with the names of its keys, both strings; may be given several times"),
         Arg::new("split-every")
             .long("split-every")
             .value_name("DURATION")
@@ -89,7 +95,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         table: config.table.clone(),
         partition_key: config.partition_key.clone(),
         sort_key: config.sort_key.clone(),
-        indexes: Vec::new(),
+        indexes: matches.get_many("index").into_iter().flatten().cloned().collect(),
     };
     let local =
         Local::start(settings, config.settings.stream.clone(), tables, streams, stop.clone())
@@ -129,6 +135,18 @@ async fn both(
     eprint!("{}", greeting(&config, local, Some(addresses)));
     let listeners = PairListeners { status, public, private };
     pair(config, handler, |_| Router::new(), local, listeners, drain).await
+}
+
+fn index(text: &str) -> Result<LocalIndex, &'static str> {
+    let named = text.split_once('=');
+    let index = named.and_then(|(name, keys)| Some((name, keys.split_once(',')?)));
+    match index {
+        Some((name, (partition, sort))) if ![name, partition, sort].contains(&"") => {
+            let [name, partition_key, sort_key] = [name, partition, sort].map(str::to_owned);
+            Ok(LocalIndex { name, partition_key, sort_key })
+        }
+        _ => Err("an index is written as by-city=city,PK"),
+    }
 }
 
 fn stream_label() -> ValueParser {
