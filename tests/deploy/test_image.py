@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-FILES = ["Dockerfile", "tests/image/Dockerfile"]
+FILES = [
+    "Dockerfile",
+    "tests/image/Dockerfile",
+    "examples/savealife/Dockerfile",
+    "examples/savealife/python/Dockerfile",
+]
 # Words of the linter that do not hold here, with the reason.
 NOT_HERE = {
     "DL3006": "the bases are arguments, with their tags",
@@ -36,11 +41,15 @@ def test_the_linter_finds_what_is_wrong(root):
     assert "DL3000" in findings(wrong)
 
 
-def test_the_image_runs_as_nobody_and_without_a_shell(root):
-    last = (root / "Dockerfile").read_text().split("\nFROM ")[-1]
+@pytest.mark.parametrize(
+    ("file", "program"),
+    [("Dockerfile", "/streamgate"), ("examples/savealife/Dockerfile", "/savealife")],
+)
+def test_the_image_runs_as_nobody_and_without_a_shell(root, file, program):
+    last = (root / file).read_text().split("\nFROM ")[-1]
     assert re.search(r"^USER 65532:65532$", last, re.M)
     # Forms that need no shell.
-    assert re.search(r'^ENTRYPOINT \["/streamgate"\]$', last, re.M)
+    assert f'\nENTRYPOINT ["{program}"]\n' in last
     assert 'CMD ["/streamgate", "health"]' in last
     for run in re.findall(r"^RUN .*", last, re.M):
         assert run.startswith('RUN ["'), run
@@ -50,7 +59,12 @@ def test_versions_agree(root):
     """Cargo.toml's is the one; the others follow it."""
     version = re.search(r'^version = "(.+)"', (root / "Cargo.toml").read_text(), re.M)[1]
     dockerfile = (root / "Dockerfile").read_text()
-    assert f'org.opencontainers.image.version="{version}"' in dockerfile
+    example = (root / "examples" / "savealife" / "Dockerfile").read_text()
+    for text in dockerfile, example:
+        assert f'org.opencontainers.image.version="{version}"' in text
+    assert re.findall("^ARG (?:BUILDER|RUNTIME)=.*", example, re.M) == re.findall(
+        "^ARG (?:BUILDER|RUNTIME)=.*", dockerfile, re.M
+    )
     chart = (root / "helm" / "Chart.yaml").read_text()
     assert re.search(rf'^appVersion: "?{re.escape(version)}"?$', chart, re.M)
     rust = re.search(r'^rust-version = "(\d+\.\d+)', (root / "Cargo.toml").read_text(), re.M)[1]

@@ -1,4 +1,4 @@
-"""The policies of task-policies, as a linter of IAM reads them.
+"""The policies of task-policies and of the example, as a linter of IAM reads them.
 
 Whether they are the least that the program needs is not a linter's to say: the tests of the
 program compare them with what it calls.
@@ -9,7 +9,13 @@ import json
 import parliament
 import pytest
 
-ROLES = ["api.json", "consumer.json", "consumer-without-api.json"]
+ROLES = [
+    "task-policies/api.json",
+    "task-policies/consumer.json",
+    "task-policies/consumer-without-api.json",
+    "examples/savealife/policies/api.json",
+    "examples/savealife/policies/consumer.json",
+]
 OWN = {
     "REGION": "eu-central-1",
     "ACCOUNT": "123456789012",
@@ -34,7 +40,7 @@ def findings(text):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_linter_of_iam_finds_nothing(root, role):
-    assert findings((root / "task-policies" / role).read_text()) == []
+    assert findings((root / role).read_text()) == []
 
 
 def test_the_linter_finds_what_is_wrong(root):
@@ -48,6 +54,6 @@ def test_the_linter_finds_what_is_wrong(root):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_nothing_is_allowed_on_everything(root, role):
-    for statement in json.loads((root / "task-policies" / role).read_text())["Statement"]:
+    for statement in json.loads((root / role).read_text())["Statement"]:
         assert statement["Resource"] != "*" and "*" not in statement["Action"]
         assert not any("*" in action for action in statement["Action"])
