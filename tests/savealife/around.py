@@ -136,7 +136,8 @@ class Mailbox:
         options = {}
         if login:
             check = lambda server, session, envelope, mechanism, data: AuthResult(
-                success=(data.login, data.password) == tuple(part.encode() for part in login)
+                success=(data.login, data.password) == tuple(part.encode() for part in login),
+                handled=False,
             )
             options = {"authenticator": check, "auth_required": True, "auth_require_tls": False}
         self.controller = AnyPort(self, hostname="127.0.0.1", port=0, **options)

@@ -3,6 +3,7 @@ the mail server do. The mail server is a real one, the API a stand-in; the handl
 API, behind `exec:` and `lambda+http`, is tested by tests/it/savealife_python.rs.
 """
 
+import dataclasses
 import email
 import email.policy
 import json
@@ -22,6 +23,7 @@ sys.dont_write_bytecode = True
 
 import api as api_module  # noqa: E402
 import handler  # noqa: E402
+import mail  # noqa: E402
 
 
 @pytest.fixture
@@ -90,14 +92,14 @@ def test_the_donors_of_the_city_get_a_mail_each(handle, api, mailbox, caplog):
 def test_a_mail_is_for_one_and_names_nobody_else(handle, mailbox):
     handle(donation(address="<b>Main</b> & Second", city="Haarlem"))
     for recipient, text in mailbox.got:
-        mail = email.message_from_string(text, policy=email.policy.default)
-        assert mail["To"] == recipient and not mail["Cc"] and not mail["Bcc"]
-        assert mail["From"] == "Savealife <savealife@example.org>"
-        assert mail["Subject"] == "New blood donation event in Haarlem"
+        sent = email.message_from_string(text, policy=email.policy.default)
+        assert sent["To"] == recipient and not sent["Cc"] and not sent["Bcc"]
+        assert sent["From"] == "Savealife <savealife@example.org>"
+        assert sent["Subject"] == "New blood donation event in Haarlem"
         number = int(recipient.split("-")[1].split("@")[0])
-        assert mail["Message-ID"] == f"<{DONATION}.{number:012x}@savealife>"
-        assert mail.get_content_type() == "text/html"
-        body = mail.get_content()
+        assert sent["Message-ID"] == f"<{DONATION}.{number:012x}@savealife>"
+        assert sent.get_content_type() == "text/html"
+        body = sent.get_content()
         assert "Dear donor" in body and "Haarlem" in body and "2026-12-06 12:00:00" in body
         assert "&lt;b&gt;Main&lt;/b&gt; &amp; Second" in body
         assert sum(one["email"] in text for one in (ONE, TWO)) == 1
@@ -108,10 +110,10 @@ def test_a_city_of_other_letters_is_in_subject_and_text(handle, api, mailbox):
     api.donors[city] = [ONE]
     assert handle(donation(city=city, address=".\n..\nŁódź")) == failures()
     [(_, text)] = mailbox.got
-    mail = email.message_from_string(text, policy=email.policy.default)
-    assert mail["Subject"] == "New blood donation event in Zürich Bcc: all@example.org"
-    assert mail["Bcc"] is None and text.isascii()
-    assert ".\n..\nŁódź" in mail.get_content().replace("\r\n", "\n")
+    sent = email.message_from_string(text, policy=email.policy.default)
+    assert sent["Subject"] == "New blood donation event in Zürich Bcc: all@example.org"
+    assert sent["Bcc"] is None and text.isascii()
+    assert ".\n..\nŁódź" in sent.get_content().replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize(
@@ -296,15 +298,39 @@ def test_no_mail_is_begun_that_might_be_cut_off(handle, api, mailbox):
 
 # Of the server: without TLS it should not ask for a login.
 @pytest.mark.filterwarnings("ignore:Requiring AUTH")
-def test_a_server_that_wants_a_login_gets_it(handle):
+def test_a_server_that_wants_a_login_gets_it():
     mailbox = Mailbox(login=("me@example.org", "s/e:c"))
+    url = "smtps://me%40example.org:s%2Fe%3Ac@127.0.0.1"
+    # As if it had TLS, for which there is no certificate here.
+    right = dataclasses.replace(mail.Server.of(url, 10), port=mailbox.port, secured=None)
     try:
-        url = f"smtp://me%40example.org:s%2Fe%3Ac@127.0.0.1:{mailbox.port}"
-        assert handle(donation(), SMTP_URL=url) == failures()
-        assert len(mailbox.got) == 2
-        assert handle(donation(identifier="b"), SMTP_URL=url.replace("s%2F", "x")) == failures("100")
+        for server, taken in [(right, 1), (dataclasses.replace(right, password="another"), 1)]:
+            mailer = mail.Mailer(server, "savealife@example.org")
+            letter = mail.mail(ONE["email"], "subject", "text", "<a.b@savealife>")
+            if server is right:
+                mailer.send(letter)
+            else:
+                with pytest.raises(mail.Refused, match="the server answered with 535"):
+                    mailer.send(letter)
+            mailer.close()
+            assert len(mailbox.got) == taken
     finally:
         mailbox.stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("smtp://me:secret@mail", "SMTP_URL has a password and no TLS"),
+        ("http://mail", "SMTP_URL is not like"),
+        ("smtp://mail?tls=maybe", "SMTP_URL is not like"),
+        ("smtp://", "SMTP_URL is not like"),
+    ],
+)
+def test_a_wrong_url_is_refused_and_no_password_shown(url, why):
+    with pytest.raises(ValueError, match=why) as refused:
+        mail.Server.of(url, 1)
+    assert "secret" not in str(refused.value)
 
 
 def test_the_token_may_be_in_a_file(handle, mailbox, tmp_path):

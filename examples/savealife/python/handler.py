@@ -75,7 +75,7 @@ class Donation:
     def done(self, workers):
         """Whether every donor of the city was seen to."""
         counts = Counter()
-        if not self.city:
+        if not self.city.strip():
             say(logging.WARNING, "a donation without a city", donation=self.id)
             return True
         try:

@@ -54,6 +54,8 @@ class Server:
             raise ValueError("SMTP_URL is not like smtp://host:port or smtps://host:port")
         if parts.query and not secured:
             secured = "starttls"
+        if parts.password and not secured:
+            raise ValueError("SMTP_URL has a password and no TLS: use smtps:// or ?tls=required")
         user, password = (unquote(one) if one else None for one in (parts.username, parts.password))
         port = parts.port or {None: 25, "starttls": 587, "tls": 465}[secured]
         return cls(parts.hostname, port, secured, user, password, timeout)

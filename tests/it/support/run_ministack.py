@@ -6,6 +6,7 @@ pipe closes and no server is left behind.
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -24,7 +25,8 @@ from ministack.app import main  # noqa: E402  (slow to import; the watch comes f
 
 def teach_dynamodb():
     """What AWS judges a DynamoDB call by and ministack does not know: the stream of a call
-    to one, and the partition keys of a call to items (of a table whose key is named PK)."""
+    to one, and the partition keys of a call to items: of a table whose key is named PK, or of
+    the index that a query names."""
     from ministack.core import iam_actions
     from ministack.services import dynamodb_streams
 
@@ -44,8 +46,10 @@ def teach_dynamodb():
         call = json.loads(body or b"{}")
         known = context(body)
         key = call.get("Key") or call.get("Item") or {}
-        asked = call.get("ExpressionAttributeValues") or {}
-        leading = key.get("PK") or ("KeyConditionExpression" in call and asked.get(":pk"))
+        # An index has a partition key of its own. Its value is the first that is asked for.
+        asked = re.match(r"#?\w+ = (:\w+)", call.get("KeyConditionExpression") or "")
+        values = call.get("ExpressionAttributeValues") or {}
+        leading = key.get("PK") or (asked and values.get(asked[1]))
         if leading:
             known["dynamodb:LeadingKeys"] = [leading["S"]]
         return known
