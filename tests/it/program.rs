@@ -1,44 +1,15 @@
 //! A program over the library with a handler of its own: the example, run as people run it.
 
+use crate::support::example::example;
 use crate::support::process::{Ended, Process};
 use crate::support::rig::{ARN, put_rounds};
 use crate::support::stage::Stage;
-use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use serde_json::json;
+use std::path::PathBuf;
 use streamgate::simulator::{Change, ChangeKind};
-use tokio::process::Command;
-use tokio::sync::OnceCell;
 
-/// The example, built as this binary was. Cargo does so by itself only where all targets
-/// are tested; there is nothing left to do then.
-async fn example() -> &'static Path {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    BUILT.get_or_init(build).await
-}
-
-async fn build() -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_streamgate")).parent().expect("a folder");
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(profile) => profile,
-    };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--quiet", "--example", "counting"])
-        .args(["--message-format", "json", "--profile", profile, "--target-dir"])
-        .arg(folder.parent().expect("a target directory"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit())
-        .output()
-        .await
-        .expect("there is a cargo");
-    assert!(built.status.success(), "the example can be built");
-    let messages = String::from_utf8(built.stdout).expect("text");
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let example = messages
-        .filter(|message| message["target"]["name"] == "counting")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    example.expect("cargo says where it is")
+async fn counting() -> PathBuf {
+    example("counting").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +27,7 @@ async fn the_example_counts_every_record_and_gives_up_what_it_cannot_read() {
         ("BISECT_BATCH_ON_FUNCTION_ERROR", "true"),
         ("ON_FAILURE", "none"),
     ];
-    let mut process = stage.start_program(example().await, &variables).await;
+    let mut process = stage.start_program(&counting().await, &variables).await;
     process.listening().await;
     let all = r#"{"INSERT": 3, "MODIFY": 9, "REMOVE": 1}, n adds up to 18"#;
     let find = |lines: &[String]| lines.iter().any(|line| line == all).then_some(());
@@ -68,7 +39,7 @@ async fn the_example_counts_every_record_and_gives_up_what_it_cannot_read() {
     assert!(said.contains("stopping: finishing what is in flight"), "{said}");
     assert!(!said.contains("many"), "no item contents in the log: {said}");
     // What was counted is written down: another run has nothing left to do.
-    let mut again = stage.start_program(example().await, &variables).await;
+    let mut again = stage.start_program(&counting().await, &variables).await;
     again.listening().await;
     put_rounds(&stage.simulator, 1, 4..5);
     let find = |lines: &[String]| lines.first().cloned();
@@ -80,7 +51,7 @@ async fn the_example_counts_every_record_and_gives_up_what_it_cannot_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_with_its_own_handler_refuses_another_and_ends_with_the_codes_of_the_consumer() {
     let run = async |variables: &[(&str, &str)]| -> Ended {
-        Process::of(example().await, &[], variables).ended().await
+        Process::of(&counting().await, &[], variables).ended().await
     };
     let ended = run(&[("STREAM_ARN", ARN), ("HANDLER", "log")]).await;
     assert_eq!(ended.code, Some(64), "{:#?}", ended.stderr);

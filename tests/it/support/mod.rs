@@ -8,6 +8,7 @@ pub mod around;
 pub mod chaos;
 pub mod dynoxide;
 pub mod endpoint;
+pub mod example;
 pub mod ministack;
 pub mod persistent;
 pub mod process;
