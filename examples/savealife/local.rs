@@ -102,7 +102,8 @@ pub async fn run(ports: Ports) -> Result<(), ProgramError> {
     let deliver = deliver.map_err(|error| ProgramError::Failed(error.to_string()))?;
     let token = ApiToken::new(&token).expect("64 visible characters");
     let routes = |aws: &_| routes::router(Arc::new(Store::new(aws, TABLE.to_owned())), token);
-    eprint!("{}", steps(&api));
+    let tables = format!("http://{}", local.table_address);
+    eprint!("{}", steps(&api, &tables));
     let listeners = PairListeners { status, public, private };
     pair(consumer, Arc::new(deliver), routes, &local, listeners, drain).await?;
     mailing.await.map_err(|error| ProgramError::Failed(error.to_string()))?
@@ -113,7 +114,7 @@ fn of(listener: &TcpListener) -> Result<SocketAddr, ProgramError> {
 }
 
 /// What to do now, line by line.
-fn steps(api: &str) -> String {
+fn steps(api: &str, tables: &str) -> String {
     let post = |route: &str, body: &str| {
         format!("  curl -s {api}{route} -H 'Content-Type: application/json' -d '{body}'\n")
     };
@@ -126,7 +127,8 @@ fn steps(api: &str) -> String {
     let donation =
         r#"{"city":"Haarlem","datetime":"2026-04-06T12:00:00","address":"Main street 1"}"#;
     format!(
-        "Sign up three donors in two cities:\n{}{}{}\
+        "Table {TABLE} at {tables}\n\
+         Sign up three donors in two cities:\n{}{}{}\
          Create a donation event, and two mails appear here:\n{}\
          Look at what is there:\n  curl -s {api}/donors\n  curl -s {api}/donations\n\
          Ctrl-C stops.\n",

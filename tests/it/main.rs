@@ -30,6 +30,7 @@ mod program;
 mod replicas;
 mod roles;
 mod sharing;
+mod savealife;
 mod simulation;
 mod support;
 mod table;

@@ -15,6 +15,7 @@ pub mod process;
 pub mod rig;
 pub mod roles;
 pub mod scripted;
+pub mod smtp;
 pub mod stage;
 
 use aws_config::SdkConfig;

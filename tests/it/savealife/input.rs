@@ -1,0 +1,277 @@
+//! What clients may send, and what they may not: no wrong input changes anything.
+
+use super::text;
+use super::world::{HANDLERS_TOKEN, World, donation, donor};
+use crate::support::api::TOKEN;
+use crate::support::example::example;
+use crate::support::process::Process;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// `given` with a member changed.
+fn with(given: Value, name: &str, value: Value) -> String {
+    let mut given = given;
+    given[name] = value;
+    given.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_input_of_every_kind_gets_a_clear_4xx_and_changes_nothing() {
+    let world = World::new("savealife-input").await;
+    let api = world.api().await;
+    world.sign_up("ada", "Haarlem").await;
+    let id = world.donate("Haarlem").await;
+    let before = world.items().await;
+
+    let (ada, event) = (donor("ada", "Haarlem"), donation("Haarlem"));
+    let long = "x".repeat(17 << 10);
+    let (signup, create) = ("/donor/signup", "/donation/create");
+    for (route, body, code, says) in [
+        (signup, String::new(), 400, "The body is empty"),
+        (signup, "{".to_owned(), 400, "The body is not JSON"),
+        (signup, "[1]".to_owned(), 400, "no object"),
+        (
+            signup,
+            "{}".to_owned(),
+            400,
+            "first_name is missing. city is missing. type is missing. email is missing.",
+        ),
+        (signup, with(ada.clone(), "first_name", json!(5)), 400, "first_name is not a text."),
+        (signup, with(ada.clone(), "city", json!(" ")), 400, "city is empty."),
+        (
+            signup,
+            with(ada.clone(), "city", json!("x".repeat(101))),
+            400,
+            "city has 101 characters; 100 are allowed.",
+        ),
+        (signup, with(ada.clone(), "city", json!("a\nb")), 400, "city holds control characters."),
+        (signup, with(ada.clone(), "type", json!("Z")), 400, "type is none of A+"),
+        (
+            signup,
+            with(ada.clone(), "email", json!("nobody")),
+            400,
+            "email is not an e-mail address.",
+        ),
+        (signup, with(ada, "email", json!(long)), 413, "The body has more than 16 KiB."),
+        (create, "null".to_owned(), 400, "no object"),
+        (create, "{}".to_owned(), 400, "city is missing. datetime is missing. address is missing."),
+        (
+            create,
+            with(event.clone(), "datetime", json!("2026-02-30T12:00:00")),
+            400,
+            "datetime is not a time like",
+        ),
+        (create, with(event.clone(), "address", json!(null)), 400, "address is missing."),
+        (
+            create,
+            with(event.clone(), "address", json!("x".repeat(201))),
+            400,
+            "address has 201 characters",
+        ),
+    ] {
+        let request = world.request("POST", route).header("content-type", "application/json");
+        let (answered, answer) = world.ask(request.body(body.clone())).await;
+        let said = answer["error_message"].as_str().unwrap();
+        assert_eq!(answered, code, "{route} {said}");
+        assert!(said.contains(says), "{says}: {said}");
+        assert_eq!((&answer["success"], &answer["resource_id"]), (&json!(false), &json!("")));
+    }
+    // As a form, and with a key that is none.
+    let form =
+        world.request("POST", signup).header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(world.ask(form.body("city=Haarlem")).await.0, 415);
+    let keyed = world.request("POST", create).header("idempotency-key", "a b").body("{}");
+    let (code, answer) = world.ask(keyed).await;
+    let said = answer["error_message"].as_str().unwrap();
+    assert!(
+        code == 400 && said.contains("Idempotency-Key") && said.contains("city is missing"),
+        "{said}"
+    );
+
+    let unknown = "0123456789ab";
+    for (method, route, code) in [
+        ("GET", "/nothing".to_owned(), 404),
+        ("GET", format!("/donor/{unknown}"), 404),
+        ("GET", format!("/donor/{id}"), 404),
+        ("GET", "/donor/DONOR%23x".to_owned(), 404),
+        ("GET", format!("/donation/{unknown}"), 404),
+        ("GET", format!("/donation/{}", "x".repeat(5000)), 404),
+        ("DELETE", format!("/donation/{id}"), 405),
+        ("GET", "/donor/signup".to_owned(), 405),
+        ("POST", "/donors".to_owned(), 405),
+        ("GET", "/donors?limit=0".to_owned(), 400),
+        ("GET", "/donors?limit=many".to_owned(), 400),
+        ("GET", "/donations?next=elsewhere".to_owned(), 400),
+    ] {
+        let (answered, answer) = world.ask(world.request(method, &route)).await;
+        assert_eq!(answered, code, "{method} {route}: {answer}");
+        let said = answer["error_message"].as_str().unwrap();
+        assert!(said.ends_with('.') && answer["success"] == false, "{answer}");
+    }
+    assert_eq!(world.items().await, before);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_again_is_there_once_and_lists_come_in_pages() {
+    let world = World::new("savealife-pages").await;
+    let api = world.api().await;
+    let first = world.sign_up("ada", "Haarlem").await;
+    let mut again = donor("ada", "Haarlem");
+    again["email"] = json!(" ada@EXAMPLE.org ");
+    again["first_name"] = json!("Countess");
+    assert_eq!(world.post("/donor/signup", &again).await, first, "the same donor");
+    let (_, answer) = world.get(&format!("/donor/{first}")).await;
+    assert_eq!(answer["return_value"]["first_name"], "ada", "what was said first stays");
+    assert_ne!(world.sign_up("ada", "Amsterdam").await, first, "in another city another");
+
+    let create = async |key: &str, city: &str| {
+        let request = world.with_json("POST", "/donation/create", &donation(city));
+        let (code, answer) = world.ask(request.header("idempotency-key", key)).await;
+        assert_eq!(code, 200, "{answer}");
+        answer["resource_id"].as_str().unwrap().to_owned()
+    };
+    let created = create("k1", "Haarlem").await;
+    assert_eq!(create("k1", "Haarlem").await, created);
+    assert_ne!(create("k2", "Haarlem").await, created);
+    assert_ne!(create("k1", "Amsterdam").await, created, "with other data it is another");
+    assert_ne!(world.donate("Haarlem").await, world.donate("Haarlem").await);
+
+    world.sign_up_many("Den Haag & more", 130).await;
+    // What an older program wrote: attributes that are NULL.
+    world
+        .put(&[
+            ("PK", text("DONOR#00000000000f")),
+            ("SK", text("CITY#Den Haag & more")),
+            ("email", AttributeValue::Null(true)),
+        ])
+        .await;
+    let ids = |rows: Vec<Value>, name: &str| -> BTreeSet<String> {
+        let ids: BTreeSet<_> =
+            rows.iter().map(|row| row[name].as_str().unwrap().to_owned()).collect();
+        assert_eq!(ids.len(), rows.len(), "nothing comes twice");
+        ids
+    };
+    assert_eq!(ids(world.all("/donors").await, "PK").len(), 133);
+    assert_eq!(ids(world.all("/donors?limit=7").await, "PK").len(), 133);
+    assert_eq!(ids(world.all("/donations?limit=2").await, "PK").len(), 5);
+    let (_, page) = world.get("/donors?limit=7").await;
+    assert_eq!(page["return_value"].as_array().unwrap().len(), 7);
+    let list = "/mail/donors?city=Den%20Haag%20%26%20more&limit=50";
+    assert_eq!(ids(world.all(list).await, "id").len(), 131);
+    // A place in one list is none in another.
+    let next = page["next"].as_str().unwrap().split("next=").nth(1).unwrap();
+    let (code, _) = world
+        .as_handler("GET", &format!("/mail/donors?city=Haarlem&next={next}"), Value::Null)
+        .await;
+    assert_eq!(code, 400);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_has_one_claim_and_only_the_handler_may_ask() {
+    let world = World::new("savealife-claims").await;
+    let api = world.api().await;
+    let (donation, donor) = ("aa493a26bc8f", "0123456789ab");
+    let mail = format!("/mail/{donation}/{donor}");
+    let sending = json!({"state": "sending", "attempt": "first-attempt"});
+    // Neither without a token nor with the consumer's.
+    for (method, route) in [
+        ("GET", "/mail/donors?city=Haarlem"),
+        ("GET", &format!("/mail/{donation}")),
+        ("PUT", &mail),
+        ("DELETE", &mail),
+    ] {
+        let request = || world.with_json(method, route, &sending);
+        for request in [
+            request(),
+            request().bearer_auth(TOKEN),
+            request().bearer_auth(&HANDLERS_TOKEN[1..]),
+            request().header("authorization", HANDLERS_TOKEN),
+        ] {
+            let (code, answer) = world.ask(request).await;
+            assert_eq!(code, 401, "{method} {route}");
+            assert!(!answer.to_string().contains(HANDLERS_TOKEN));
+        }
+    }
+    assert_eq!(world.items().await, Vec::<Value>::new());
+
+    let put = async |body: Value| world.as_handler("PUT", &mail, body).await;
+    let delete = async |attempt: &str| {
+        world.as_handler("DELETE", &format!("{mail}?attempt={attempt}"), Value::Null).await.0
+    };
+    assert_eq!(put(sending.clone()).await.1["return_value"], json!({"claimed": true}));
+    assert_eq!(
+        put(sending.clone()).await.1["return_value"],
+        json!({"claimed": true}),
+        "its answer was lost"
+    );
+    let (code, answer) = put(json!({"state": "sending", "attempt": "second-attempt"})).await;
+    assert_eq!(code, 200);
+    assert_eq!(answer["return_value"]["claimed"], false);
+    assert_eq!(answer["return_value"]["state"], "sending");
+    // Nobody else ends it.
+    assert_eq!(put(json!({"state": "sent", "attempt": "second-attempt"})).await.0, 409);
+    assert_eq!(delete("second-attempt").await, 409);
+    assert_eq!(delete("first-attempt").await, 200);
+    assert_eq!(delete("first-attempt").await, 200, "its answer was lost");
+    assert_eq!(put(json!({"state": "sent"})).await.0, 409, "nothing is claimed");
+    // Without a name it is a claim like any other.
+    assert_eq!(put(json!({"state": "sending"})).await.1["return_value"]["claimed"], true);
+    assert_eq!(put(json!({"state": "sending"})).await.1["return_value"]["claimed"], false);
+    for _ in 0..2 {
+        assert_eq!(put(json!({"state": "sent"})).await.0, 200);
+    }
+    // An end is one.
+    assert_eq!(put(json!({"state": "unknown"})).await.0, 409);
+    assert_eq!(delete("first-attempt").await, 409);
+    assert_eq!(put(sending).await.1["return_value"]["state"], "sent");
+    let rows = world.all(&format!("/mail/{donation}")).await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0]["donor"], &rows[0]["state"]), (&json!(donor), &json!("sent")));
+    assert!(rows[0]["at"].is_u64() && rows[0]["age"].is_u64(), "{rows:?}");
+
+    let before = world.items().await;
+    for (route, body) in [
+        (&*mail, json!({"state": "lost"})),
+        (&mail, json!({})),
+        (&mail, json!({"state": "sending", "attempt": "short"})),
+        ("/mail/x/0123456789ab", json!({"state": "sending"})),
+        ("/mail/aa493a26bc8f/DONOR%23", json!({"state": "sending"})),
+    ] {
+        let (code, answer) = world.as_handler("PUT", route, body).await;
+        assert_eq!(code, 400, "{route}: {answer}");
+    }
+    assert_eq!(world.as_handler("GET", "/mail/donors", Value::Null).await.0, 400);
+    assert_eq!(world.as_handler("GET", "/mail/nothing", Value::Null).await.0, 404);
+    assert_eq!(world.items().await, before);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_whose_settings_are_wrong_says_all_that_is() {
+    let savealife = example("savealife").await;
+    for (arguments, variables, names) in [
+        (&["api"][..], &[][..], &["TABLE_NAME", "API_TOKEN", "SAVEALIFE_TOKEN"][..]),
+        (&["handler"], &[], &["SAVEALIFE_API_URL", "SAVEALIFE_TOKEN", "SMTP_URL", "MAIL_FROM"]),
+        (
+            &["handler"],
+            &[
+                ("SAVEALIFE_TOKEN", "short"),
+                ("SMTP_URL", "ftp://x"),
+                ("MAIL_FROM", "x"),
+                ("SAVEALIFE_API_URL", "api"),
+            ],
+            &["SAVEALIFE_API_URL", "SAVEALIFE_TOKEN", "SMTP_URL", "MAIL_FROM"],
+        ),
+        (&["nothing"], &[], &["savealife COMMAND"]),
+    ] {
+        let ended = Process::of(&savealife, arguments, variables).ended().await;
+        assert_eq!(ended.code, Some(64), "{:#?}", ended.stderr);
+        let lines = &ended.stderr[..names.len()];
+        for (line, name) in lines.iter().zip(names) {
+            assert!(line.starts_with(&format!("streamgate: {name}")), "{line}");
+        }
+    }
+}

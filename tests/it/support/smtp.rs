@@ -1,0 +1,235 @@
+//! A mail server in this process, which keeps what it gets and can be told to misbehave in
+//! every way a server can.
+
+use super::process::within;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+/// What it does with a mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conduct {
+    Take,
+    /// Takes it this much later.
+    TakeLater(Duration),
+    /// Says no to the recipient.
+    RefuseRecipient(u16),
+    /// Says no to DATA.
+    RefuseData(u16),
+    /// Says no when it has the text.
+    RefuseText(u16),
+    /// Never answers DATA.
+    HangBeforeText,
+    /// Closes the connection at DATA.
+    DropBeforeText,
+    /// Takes it, and never says so.
+    HangAfterText,
+    /// Takes it, and closes the connection without a word.
+    DropAfterText,
+}
+
+/// A recipient that was named, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub to: String,
+    pub conduct: Conduct,
+    /// The whole mail, where it was taken.
+    pub taken: Option<String>,
+}
+
+impl Attempt {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (headers, _) = self.taken.as_deref()?.split_once("\r\n\r\n")?;
+        let mut headers = headers.lines().filter_map(|line| line.split_once(": "));
+        headers.find(|(header, _)| *header == name).map(|(_, value)| value)
+    }
+}
+
+/// The server. It ends with the runtime of the test.
+pub struct MailServer {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    attempts: Mutex<Vec<Attempt>>,
+    script: Mutex<VecDeque<Conduct>>,
+    to: Mutex<HashMap<String, Conduct>>,
+    usual: Mutex<Option<Conduct>>,
+    /// What connections are greeted with; nobody is, where it is 0.
+    greeting: Mutex<Option<u16>>,
+    connections: Mutex<usize>,
+    more: Notify,
+}
+
+impl MailServer {
+    /// One that takes everything.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let shared = Arc::new(Shared::default());
+        let state = Arc::clone(&shared);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                *state.connections.lock().unwrap() += 1;
+                state.more.notify_waiters();
+                stream.set_nodelay(true).expect("an open socket");
+                let state = Arc::clone(&state);
+                // A broken connection is the test's wish, or the other side's.
+                tokio::spawn(async move { state.converse(stream).await });
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub fn url(&self) -> String {
+        format!("smtp://{}", self.address)
+    }
+
+    /// What it does from now on, once the script is played.
+    pub fn usually(&self, conduct: Conduct) {
+        *self.shared.usual.lock().unwrap() = Some(conduct);
+    }
+
+    /// What it does with the next mails, one each.
+    pub fn script(&self, conducts: impl IntoIterator<Item = Conduct>) {
+        self.shared.script.lock().unwrap().extend(conducts);
+    }
+
+    /// What it does with mails to somebody, whatever else it was told.
+    pub fn to(&self, recipient: &str, conduct: Conduct) {
+        self.shared.to.lock().unwrap().insert(recipient.to_owned(), conduct);
+    }
+
+    /// Greets connections with this code, with none where it is 0, as usual without one.
+    pub fn greet(&self, code: Option<u16>) {
+        *self.shared.greeting.lock().unwrap() = code;
+    }
+
+    pub fn connections(&self) -> usize {
+        *self.shared.connections.lock().unwrap()
+    }
+
+    pub fn attempts(&self) -> Vec<Attempt> {
+        self.shared.attempts.lock().unwrap().clone()
+    }
+
+    /// The mails that it has.
+    pub fn mails(&self) -> Vec<Attempt> {
+        self.attempts().into_iter().filter(|attempt| attempt.taken.is_some()).collect()
+    }
+
+    /// Waits until `condition` holds.
+    pub async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            loop {
+                let more = self.shared.more.notified();
+                tokio::pin!(more);
+                more.as_mut().enable();
+                if condition(self) {
+                    return;
+                }
+                more.await;
+            }
+        };
+        within(what, waiting).await;
+    }
+}
+
+impl Shared {
+    fn conduct(&self, to: &str) -> Conduct {
+        let to = self.to.lock().unwrap().get(to).copied();
+        let scripted = || self.script.lock().unwrap().pop_front();
+        to.or_else(scripted).or(*self.usual.lock().unwrap()).unwrap_or(Conduct::Take)
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Vec<Attempt>)) {
+        change(&mut self.attempts.lock().unwrap());
+        self.more.notify_waiters();
+    }
+
+    async fn converse(&self, stream: TcpStream) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        let greeting = self.greeting.lock().unwrap().unwrap_or(220);
+        if greeting == 0 {
+            return hang(&mut stream).await;
+        }
+        say(&mut stream, greeting).await?;
+        let (mut line, mut last) = (String::new(), 0);
+        let mut conduct = Conduct::Take;
+        loop {
+            line.clear();
+            if greeting != 220 || stream.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            let command = line.split(' ').next().unwrap_or_default().trim_end().to_uppercase();
+            let code = match command.as_str() {
+                "RCPT" => {
+                    let to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+                    conduct = self.conduct(&to);
+                    self.note(|attempts| {
+                        attempts.push(Attempt { to, conduct, taken: None });
+                        last = attempts.len() - 1;
+                    });
+                    if let Conduct::RefuseRecipient(code) = conduct { code } else { 250 }
+                }
+                "DATA" => match conduct {
+                    Conduct::RefuseData(code) => code,
+                    Conduct::HangBeforeText => return hang(&mut stream).await,
+                    Conduct::DropBeforeText => return Ok(()),
+                    _ => {
+                        say(&mut stream, 354).await?;
+                        let text = text(&mut stream).await?;
+                        if let Conduct::TakeLater(delay) = conduct {
+                            tokio::time::sleep(delay).await;
+                        }
+                        if let Conduct::RefuseText(code) = conduct {
+                            code
+                        } else {
+                            self.note(|attempts| attempts[last].taken = Some(text));
+                            match conduct {
+                                Conduct::HangAfterText => return hang(&mut stream).await,
+                                Conduct::DropAfterText => return Ok(()),
+                                _ => 250,
+                            }
+                        }
+                    }
+                },
+                "QUIT" => 221,
+                _ => 250,
+            };
+            say(&mut stream, code).await?;
+        }
+    }
+}
+
+async fn say(stream: &mut BufReader<TcpStream>, code: u16) -> std::io::Result<()> {
+    stream.write_all(format!("{code} it is\r\n").as_bytes()).await
+}
+
+/// Says nothing until the other side goes.
+async fn hang(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
+    let mut line = Vec::new();
+    while stream.read_until(b'\n', &mut line).await? > 0 {}
+    Ok(())
+}
+
+/// A mail, to the dot that ends it.
+async fn text(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+    let (mut text, mut line) = (String::new(), String::new());
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if line == ".\r\n" {
+            return Ok(text);
+        }
+        text.push_str(line.strip_prefix('.').unwrap_or(&line));
+    }
+}
