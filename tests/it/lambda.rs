@@ -1,43 +1,31 @@
 //! A real Lambda function, with AWS' runtime client and Powertools, behind a stand-in for the
 //! emulator that its container image brings.
 
-use crate::support::ministack::python;
-use crate::support::process::{value_of, within};
+use crate::support::lambda::Function;
+use crate::support::process::value_of;
 use crate::support::rig::put_rounds;
 use crate::support::stage::Stage;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 
-/// A function and its emulator; they end when this is dropped.
-struct Function {
-    child: Child,
-    url: String,
+/// The function of `support/lambda/function.py`, and where it writes what it handles.
+struct Powertools {
+    function: Function,
     got: PathBuf,
 }
 
-impl Function {
+impl Powertools {
     /// With a time-out of its own, in seconds.
     async fn start(name: &str, seconds: &str) -> Self {
-        let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/lambda");
         let got = std::env::temp_dir().join(format!("streamgate-{name}-{}", std::process::id()));
-        let mut child = Command::new(python())
-            .arg(support.join("emulator.py"))
-            .args([seconds, "function.handle"])
-            .env("GOT", &got)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the venv's python runs");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let port = within("the emulator's port", lines.next_line()).await.unwrap();
-        let url = format!("lambda+http://127.0.0.1:{}", port.expect("it says its port"));
-        Self { child, url, got }
+        let variables = [("GOT", got.to_str().expect("text"))];
+        let folder = Path::new("tests/it/support/lambda");
+        let function = Function::start(folder, "function.handle", seconds, &variables).await;
+        Self { function, got }
+    }
+
+    fn url(&self) -> &str {
+        &self.function.url
     }
 
     /// What was handled of each item, in the order of the first time.
@@ -55,10 +43,8 @@ impl Function {
     }
 }
 
-impl Drop for Function {
+impl Drop for Powertools {
     fn drop(&mut self) {
-        // Its standard input closes, and it takes the runtime with it.
-        drop(self.child.stdin.take());
         let _ = std::fs::remove_file(&self.got);
         let _ = std::fs::remove_file(self.got.with_extension("slow"));
     }
@@ -67,9 +53,9 @@ impl Drop for Function {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_that_is_still_at_work_is_not_invoked_again() {
     let stage = Stage::new("lambda-slow", 1).await;
-    let function = Function::start("lambda-slow", "60").await;
+    let function = Powertools::start("lambda-slow", "60").await;
     // It takes eight seconds, once.
-    let variables = [("HANDLER", function.url.as_str()), ("HANDLER_TIMEOUT", "2s")];
+    let variables = [("HANDLER", function.url()), ("HANDLER_TIMEOUT", "2s")];
     stage.simulator.put_item("item-0", 60);
     let consumer = stage.consumer(&variables).await;
     let invocations =
@@ -86,9 +72,9 @@ async fn a_function_that_is_still_at_work_is_not_invoked_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_written_for_lambda_runs_unchanged() {
     let stage = Stage::new("lambda", 2).await;
-    let function = Function::start("lambda", "5").await;
+    let function = Powertools::start("lambda", "5").await;
     let variables = [
-        ("HANDLER", function.url.as_str()),
+        ("HANDLER", function.url()),
         ("BATCH_SIZE", "4"),
         ("FUNCTION_RESPONSE_TYPES", "ReportBatchItemFailures"),
         ("BISECT_BATCH_ON_FUNCTION_ERROR", "true"),

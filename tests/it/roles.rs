@@ -5,12 +5,12 @@ use crate::support::api::TOKEN;
 use crate::support::endpoint::Endpoint;
 use crate::support::process::{Ended, Process};
 use crate::support::rig::{assert_in_order, deliveries};
-use crate::support::roles::{self, Keys};
+use crate::support::roles::{self, Keys, allowed, calls, let_in, without};
 use crate::support::stage::{self, Stage};
 use crate::support::{Untouched, free_port};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,47 +18,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 use streamgate::arn::StreamArn;
 use tokio::net::TcpListener;
-
-/// The actions of a policy, without their service.
-fn allowed(policy: &Value) -> BTreeSet<String> {
-    let statements = policy["Statement"].as_array().unwrap().iter();
-    let actions = statements.flat_map(|statement| statement["Action"].as_array().unwrap());
-    actions.map(|action| action.as_str().unwrap().replace("dynamodb:", "")).collect()
-}
-
-/// How every call of both services is answered to `keys`: about a table, and its stream.
-async fn calls(keys: &Keys, stream: &StreamArn, item: &str) -> BTreeMap<String, String> {
-    let iterator = roles::root(&[json!(["iterator", {"stream": stream.as_str()}])]).await.remove(0);
-    let keys = json!({
-        "AccessKeyId": keys.access_key_id,
-        "SecretAccessKey": keys.secret_access_key,
-        "SessionToken": keys.session_token,
-    });
-    let item = json!({"PK": {"S": item}, "SK": {"S": "check"}});
-    let of_table = json!({
-        "TableName": stream.table(), "Key": item, "Item": item,
-        "KeyConditionExpression": "PK = :pk", "ExpressionAttributeValues": {":pk": item["PK"]},
-    });
-    let of_stream = json!({
-        "StreamArn": stream.as_str(), "ShardIterator": iterator,
-        "ShardId": "shardId-00000000000000000000-00000000", "ShardIteratorType": "TRIM_HORIZON",
-    });
-    let ask = |service, own| json!(["calls", {"keys": keys, "service": service, "own": own}]);
-    let work = [ask("dynamodb", of_table), ask("dynamodbstreams", of_stream)];
-    let answers = roles::root(&work).await;
-    answers
-        .into_iter()
-        .flat_map(|some| -> BTreeMap<String, String> {
-            serde_json::from_value(some).expect("an answer for each call")
-        })
-        .collect()
-}
-
-/// Those that were not refused.
-fn let_in(answers: &BTreeMap<String, String>) -> BTreeSet<String> {
-    let passed = answers.iter().filter(|(_, answer)| *answer != "AccessDeniedException");
-    passed.map(|(call, _)| call.clone()).collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_role_may_call_what_its_policy_names_and_nothing_else() {
@@ -277,17 +236,6 @@ fn what_does_not_run_under_roles_is_there_and_says_why() {
         assert!(source.contains("Stage::new"), "{module} does not run under roles anyway");
         assert!(!reason.trim().is_empty(), "{test} says why");
     }
-}
-
-/// A policy without one action.
-fn without(policy: &Value, action: &str) -> Value {
-    let mut policy = policy.clone();
-    for statement in policy["Statement"].as_array_mut().unwrap() {
-        statement["Action"].as_array_mut().unwrap().retain(|allowed| *allowed != action);
-    }
-    let is_something = |statement: &Value| statement["Action"] != json!([]);
-    policy["Statement"].as_array_mut().unwrap().retain(is_something);
-    policy
 }
 
 fn assert_names(ended: &Ended, action: &str) {

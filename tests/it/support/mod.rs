@@ -9,6 +9,7 @@ pub mod chaos;
 pub mod dynoxide;
 pub mod endpoint;
 pub mod example;
+pub mod lambda;
 pub mod ministack;
 pub mod persistent;
 pub mod process;

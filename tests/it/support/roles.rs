@@ -8,7 +8,7 @@ use super::ministack::{Ministack, python};
 use super::process::{Process, within};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
@@ -180,4 +180,74 @@ pub async fn session_in(account: &str, name: &str, policy: &Value) -> Keys {
     let session = json!(["session", {"name": name, "policy": policy}]);
     let keys = root_of(account, &[session]).await.remove(0);
     serde_json::from_value(keys).expect("keys")
+}
+
+/// The actions of a policy, without their service.
+pub fn allowed(policy: &Value) -> BTreeSet<String> {
+    let statements = policy["Statement"].as_array().unwrap().iter();
+    let actions = statements.flat_map(|statement| statement["Action"].as_array().unwrap());
+    actions.map(|action| action.as_str().unwrap().replace("dynamodb:", "")).collect()
+}
+
+/// A policy without one action.
+pub fn without(policy: &Value, action: &str) -> Value {
+    let mut policy = policy.clone();
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        statement["Action"].as_array_mut().unwrap().retain(|allowed| *allowed != action);
+    }
+    let is_something = |statement: &Value| statement["Action"] != json!([]);
+    policy["Statement"].as_array_mut().unwrap().retain(is_something);
+    policy
+}
+
+/// How every call of both services is answered to `keys`: about a table, and its stream.
+pub async fn calls(keys: &Keys, stream: &StreamArn, item: &str) -> BTreeMap<String, String> {
+    let item = json!({"PK": {"S": item}, "SK": {"S": "check"}});
+    let of_table = json!({
+        "TableName": stream.table(), "Key": item, "Item": item,
+        "KeyConditionExpression": "PK = :pk", "ExpressionAttributeValues": {":pk": item["PK"]},
+    });
+    every_call(keys, stream, of_table).await
+}
+
+/// The same, where calls that can name an index name this one, and a key of it.
+pub async fn calls_on_index(
+    keys: &Keys,
+    stream: &StreamArn,
+    index: &str,
+    key: &str,
+) -> BTreeMap<String, String> {
+    let of_index = json!({
+        "TableName": stream.table(), "IndexName": index,
+        "KeyConditionExpression": "SK = :sk", "ExpressionAttributeValues": {":sk": {"S": key}},
+    });
+    every_call(keys, stream, of_index).await
+}
+
+async fn every_call(keys: &Keys, stream: &StreamArn, of_table: Value) -> BTreeMap<String, String> {
+    let iterator = root(&[json!(["iterator", {"stream": stream.as_str()}])]).await.remove(0);
+    let keys = json!({
+        "AccessKeyId": keys.access_key_id,
+        "SecretAccessKey": keys.secret_access_key,
+        "SessionToken": keys.session_token,
+    });
+    let of_stream = json!({
+        "StreamArn": stream.as_str(), "ShardIterator": iterator,
+        "ShardId": "shardId-00000000000000000000-00000000", "ShardIteratorType": "TRIM_HORIZON",
+    });
+    let ask = |service, own| json!(["calls", {"keys": keys, "service": service, "own": own}]);
+    let work = [ask("dynamodb", of_table), ask("dynamodbstreams", of_stream)];
+    let answers = root(&work).await;
+    answers
+        .into_iter()
+        .flat_map(|some| -> BTreeMap<String, String> {
+            serde_json::from_value(some).expect("an answer for each call")
+        })
+        .collect()
+}
+
+/// Those that were not refused.
+pub fn let_in(answers: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let passed = answers.iter().filter(|(_, answer)| *answer != "AccessDeniedException");
+    passed.map(|(call, _)| call.clone()).collect()
 }

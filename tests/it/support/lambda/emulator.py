@@ -1,7 +1,7 @@
 """Stands in for Lambda's Runtime Interface Emulator, whose binary is in no registry: the
 documented HTTP of both its sides, with AWS' own runtime client and a function behind it.
 
-    emulator.py SECONDS HANDLER    the function's time-out, and where it is: function.handle
+    emulator.py SECONDS FOLDER HANDLER    the function's time-out, and where it is: function.handle
 
 Prints its port. Ends, with the runtime, when standard input closes.
 """
@@ -15,7 +15,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-TIMEOUT, HANDLER = float(sys.argv[1]), sys.argv[2]
+TIMEOUT, FOLDER, HANDLER = float(sys.argv[1]), sys.argv[2], sys.argv[3]
 busy = threading.Lock()
 events, results = queue.Queue(), queue.Queue()
 started, resets = threading.Event(), threading.Event()
@@ -85,7 +85,7 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Emulator)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 runtime = subprocess.Popen(
     [sys.executable, "-m", "awslambdaric", HANDLER],
-    cwd=os.path.dirname(os.path.abspath(__file__)),
+    cwd=FOLDER,
     env={
         **os.environ,
         "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.server_port}",
