@@ -8,6 +8,8 @@ mod crashes;
 mod input;
 mod local;
 mod mail;
+mod policies;
+mod python;
 mod world;
 
 use crate::support::process::Process;

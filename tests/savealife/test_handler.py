@@ -86,6 +86,7 @@ def test_the_donors_of_the_city_get_a_mail_each(handle, api, mailbox, caplog):
     assert mailbox.recipients() == [ONE["email"], TWO["email"]]
     assert set(api.states().values()) == {"sent"}
     [counted] = said(caplog, "a donation's mails")
+    assert counted.pop("level") == "INFO"
     assert counted == {"message": "a donation's mails", "donation": DONATION, "sent": 2}
 
 

@@ -208,4 +208,4 @@ def time_left(context):
 
 def say(level, text, **fields):
     """A line of JSON, as the other containers log. Never an address."""
-    log.log(level, json.dumps({"message": text, **fields}))
+    log.log(level, json.dumps({"level": logging.getLevelName(level), "message": text, **fields}))

@@ -34,7 +34,7 @@ pub struct World {
     root: Client,
     client: reqwest::Client,
     /// Of the consumer and the api.
-    keys: [Keys; 2],
+    pub keys: [Keys; 2],
     public: SocketAddr,
     private: SocketAddr,
     handler: SocketAddr,
@@ -81,9 +81,14 @@ impl World {
     }
 
     pub async fn api(&self) -> Process {
+        self.api_as(&self.keys[1]).await
+    }
+
+    /// The api with other keys.
+    pub async fn api_as(&self, keys: &Keys) -> Process {
         let endpoint = format!("http://{}", roles::server());
         let (public, private) = (self.public.to_string(), self.private.to_string());
-        let mut variables = self.keys[1].variables().to_vec();
+        let mut variables = keys.variables().to_vec();
         variables.extend([
             ("AWS_REGION", REGION),
             ("AWS_ENDPOINT_URL_DYNAMODB", &endpoint),
@@ -99,6 +104,11 @@ impl World {
     }
 
     pub async fn consumer(&self) -> Process {
+        self.consumer_with(&[]).await
+    }
+
+    /// A consumer with settings besides, or with others.
+    pub async fn consumer_with(&self, more: &[(&str, &str)]) -> Process {
         let (handler, api) =
             (format!("http://{}/", self.handler), format!("http://{}", self.private));
         let mut variables = self.keys[0].variables().to_vec();
@@ -111,6 +121,7 @@ impl World {
             ("FAILOVER_TIME", "2s"),
             ("CHECKPOINT_INTERVAL", "100ms"),
         ]);
+        variables.extend(more);
         let (table, untouched) = (self.stream.table(), self.untouched.1);
         let mut process =
             stage::consumer(&self.stream, table, roles::server(), untouched, &variables);
@@ -280,7 +291,7 @@ pub fn donation(city: &str) -> Value {
 }
 
 /// A policy of the example, for this stream and its table.
-fn policy(container: &str, stream: &StreamArn) -> Value {
+pub fn policy(container: &str, stream: &StreamArn) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/savealife/policies");
     let text = std::fs::read_to_string(folder.join(format!("{container}.json"))).expect(container);
     let text = text
