@@ -59,39 +59,21 @@ pub async fn serve(
         .with_state(Arc::clone(&handler));
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(drain.clone().cancelled_owned());
-    let finish = async {
-        drain.cancelled().await;
-        let all = async {
-            handler.invocations.close();
-            handler.invocations.wait().await;
-        };
-        tokio::time::timeout(config.shutdown_grace, all).await
+    let serving = tokio::spawn(serving.into_future());
+    drain.cancelled().await;
+    let finished = async {
+        let _ = serving.await;
+        handler.invocations.close();
+        handler.invocations.wait().await;
     };
-    let served = async {
-        let served = serving.await;
-        served.map_err(|error| ProgramError::Failed(error.to_string()))
-    };
-    let (served, finished) = tokio::join!(
-        // Answers take no time; a connection that nobody closes is not waited for.
-        async {
-            tokio::select! { served = served => served, () = stopped(&drain, &config) => Ok(()) }
-        },
-        finish,
-    );
-    served?;
-    if finished.is_err() {
-        let grace = config.shutdown_grace;
+    let grace = config.shutdown_grace;
+    if tokio::time::timeout(grace, finished).await.is_err() {
         warn!(
             ?grace,
             "the stop took longer than SHUTDOWN_GRACE; mails that were on their way count as unknown"
         );
     }
     Ok(())
-}
-
-async fn stopped(drain: &CancellationToken, config: &HandlerConfig) {
-    drain.cancelled().await;
-    tokio::time::sleep(config.shutdown_grace).await;
 }
 
 async fn invoke(State(handler): State<Arc<Handler>>, body: Bytes) -> Response {

@@ -94,7 +94,10 @@ impl Fields {
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let text = self.text(name, most)?;
-        read(&text).or_else(|what| self.fault(format!("{name} {what}")).ok_or(())).ok()
+        match read(&text) {
+            Ok(value) => Some(value),
+            Err(what) => self.fault(format!("{name} {what}")),
+        }
     }
 
     pub fn has(&self, name: &str) -> bool {

@@ -81,7 +81,7 @@ fn imports_point_one_way() {
 #[test]
 fn every_file_has_a_head_and_can_be_read_in_one_sitting() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for path in sources(&root.join("src")) {
+    for path in ["src", "examples"].into_iter().flat_map(|folder| sources(&root.join(folder))) {
         if path.components().any(|component| component.as_os_str() == "tests") {
             continue;
         }

@@ -16,7 +16,7 @@ async fn half_way(world: &World) -> (BTreeMap<String, String>, String) {
     let donors = world.sign_up_many("Haarlem", DONORS).await;
     world.mail.usually(Conduct::TakeLater(Duration::from_millis(20)));
     let id = world.donate("Haarlem").await;
-    world.mail.until("some mails", |mail| mail.mails().len() >= 20).await;
+    world.mail.until("some mails", |mail| mail.taken() >= 20).await;
     (donors, id)
 }
 
@@ -60,7 +60,7 @@ async fn a_consumer_that_is_killed_costs_nobody_their_mail() {
     // What comes next is not held up by what was in the middle.
     let second = world.donate("Haarlem").await;
     world.until_settled(&second, DONORS).await;
-    assert_eq!(world.mail.mails().len(), 2 * DONORS);
+    assert_eq!(world.mail.taken(), 2 * DONORS);
     for process in [containers.consumer, containers.handler, containers.api] {
         process.stop().await;
     }
@@ -74,7 +74,7 @@ async fn a_handler_that_is_killed_leaves_what_was_on_its_way_unknown_and_mails_a
     containers.handler.kill().await;
     containers.handler = world.handler(&[]).await;
     world.until_settled(&id, DONORS - IN_FLIGHT).await;
-    world.mail.until("all others' mails", |mail| mail.mails().len() >= DONORS - IN_FLIGHT).await;
+    world.mail.until("all others' mails", |mail| mail.taken() >= DONORS - IN_FLIGHT).await;
     let mut states = world.states(&id).await;
     assert_eq!(states.len(), DONORS, "everybody's mail is claimed");
     states.retain(|_, state| state == "sending");
@@ -95,7 +95,7 @@ async fn a_handler_that_is_killed_leaves_what_was_on_its_way_unknown_and_mails_a
     let second = world.donate("Haarlem").await;
     let states = world.until_settled(&second, DONORS).await;
     assert!(states.values().all(|state| state == "sent"), "{states:?}");
-    assert_eq!(world.mail.mails().len() - mailed_about(&world, &id), DONORS);
+    assert_eq!(world.mail.taken() - mailed_about(&world, &id), DONORS);
     for process in [containers.consumer, containers.handler, containers.api] {
         process.stop().await;
     }

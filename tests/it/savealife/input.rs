@@ -4,7 +4,8 @@ use super::text;
 use super::world::{HANDLERS_TOKEN, World, donation, donor};
 use crate::support::api::TOKEN;
 use crate::support::example::example;
-use crate::support::process::Process;
+use crate::support::process::{Process, client, within};
+use crate::support::{REGION, free_port};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -247,6 +248,40 @@ async fn a_mail_has_one_claim_and_only_the_handler_may_ask() {
     assert_eq!(world.as_handler("GET", "/mail/nothing", Value::Null).await.0, 404);
     assert_eq!(world.items().await, before);
     api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_does_not_answer_is_said_without_its_words() {
+    let nobody = format!("http://{}", free_port());
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", REGION),
+        ("AWS_ENDPOINT_URL_DYNAMODB", &nobody),
+        ("TABLE_NAME", "savealife-away"),
+        ("API_TOKEN", TOKEN),
+        ("SAVEALIFE_TOKEN", HANDLERS_TOKEN),
+        ("LISTEN", "127.0.0.1:0"),
+        ("PRIVATE_LISTEN", "127.0.0.1:0"),
+    ];
+    let mut api = Process::of(&example("savealife").await, &["api"], &variables);
+    let address = api.listening().await;
+    for (method, route, body) in [
+        ("GET", "/donors", Value::Null),
+        ("GET", "/donor/0123456789ab", Value::Null),
+        ("POST", "/donor/signup", donor("ada", "Haarlem")),
+        ("POST", "/donation/create", donation("Haarlem")),
+    ] {
+        let request = client().request(method.parse().unwrap(), format!("http://{address}{route}"));
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        let answer = within("an answer", request.send()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 503, "{route}");
+        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        assert_eq!(answer["error_message"], "The table does not answer at the moment; try again.");
+        assert_eq!(answer["success"], false);
+    }
+    let said = api.stop().await.stderr.join("\n");
+    assert!(said.contains("the table did not do what it was asked"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,10 +140,10 @@ async fn a_handler_that_stops_finishes_what_is_in_flight_and_the_next_goes_on() 
     world.sign_up_many("Haarlem", 60).await;
     world.mail.usually(Conduct::TakeLater(Duration::from_millis(50)));
     let id = world.donate("Haarlem").await;
-    world.mail.until("some mails", |mail| mail.mails().len() >= 10).await;
+    world.mail.until("some mails", |mail| mail.taken() >= 10).await;
     containers.handler.stop().await;
     let states = world.states(&id).await;
-    assert_eq!(states.len(), world.mail.mails().len());
+    assert_eq!(states.len(), world.mail.taken());
     assert!(states.len() < 60 && states.values().all(|state| state == "sent"), "{states:?}");
     let handler = world.handler(&[]).await;
     let states = within("all mails", world.until_settled(&id, 60)).await;
@@ -151,6 +151,25 @@ async fn a_handler_that_stops_finishes_what_is_in_flight_and_the_next_goes_on() 
     let counts = counts(&world);
     assert!(counts.len() == 60 && counts.values().all(|count| *count == 1), "{counts:?}");
     for process in [containers.consumer, handler, containers.api] {
+        process.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mails_that_take_longer_than_the_consumer_waits_are_sent_once() {
+    let world = World::new("savealife-patience").await;
+    let (api, handler) = (world.api().await, world.handler(&[]).await);
+    let consumer = world.consumer_with(&[("HANDLER_TIMEOUT", "200ms")]).await;
+    world.sign_up_many("Haarlem", 100).await;
+    world.mail.usually(Conduct::TakeLater(Duration::from_millis(50)));
+    let id = world.donate("Haarlem").await;
+    let states = world.until_settled(&id, 100).await;
+    assert!(states.values().all(|state| state == "sent"), "{states:?}");
+    let failed = "streamgate_records_failed_total";
+    assert!(consumer.metric(failed).await > 0.0, "it did not wait");
+    let counts = counts(&world);
+    assert!(counts.len() == 100 && counts.values().all(|count| *count == 1), "{counts:?}");
+    for process in [consumer, handler, api] {
         process.stop().await;
     }
 }

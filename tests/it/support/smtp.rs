@@ -6,9 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
 /// What it does with a mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,21 @@ impl Attempt {
     }
 }
 
+/// When it speaks TLS.
+#[derive(Clone)]
+pub enum Encryption {
+    Never,
+    /// From the first byte.
+    Always(TlsAcceptor),
+    /// After STARTTLS, and takes no mail before.
+    Upgrade(TlsAcceptor),
+}
+
+/// Of a client's stream.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+type Line = BufReader<Box<dyn Stream>>;
+
 /// The server. It ends with the runtime of the test.
 pub struct MailServer {
     pub address: SocketAddr,
@@ -64,12 +80,18 @@ struct Shared {
     /// What connections are greeted with; nobody is, where it is 0.
     greeting: Mutex<Option<u16>>,
     connections: Mutex<usize>,
+    /// What clients showed with AUTH PLAIN.
+    credentials: Mutex<Vec<String>>,
     more: Notify,
 }
 
 impl MailServer {
     /// One that takes everything.
     pub async fn start() -> Self {
+        Self::start_with(Encryption::Never).await
+    }
+
+    pub async fn start_with(encryption: Encryption) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared::default());
@@ -79,9 +101,15 @@ impl MailServer {
                 *state.connections.lock().unwrap() += 1;
                 state.more.notify_waiters();
                 stream.set_nodelay(true).expect("an open socket");
-                let state = Arc::clone(&state);
+                let (state, encryption) = (Arc::clone(&state), encryption.clone());
                 // A broken connection is the test's wish, or the other side's.
-                tokio::spawn(async move { state.converse(stream).await });
+                tokio::spawn(async move {
+                    let stream: Box<dyn Stream> = match &encryption {
+                        Encryption::Always(tls) => Box::new(tls.accept(stream).await?),
+                        _ => Box::new(stream),
+                    };
+                    state.converse(stream, encryption).await
+                });
             }
         });
         Self { address, shared }
@@ -115,6 +143,11 @@ impl MailServer {
         *self.shared.connections.lock().unwrap()
     }
 
+    /// What clients showed, in base64: a zero before the name and before the password.
+    pub fn credentials(&self) -> Vec<String> {
+        self.shared.credentials.lock().unwrap().clone()
+    }
+
     pub fn attempts(&self) -> Vec<Attempt> {
         self.shared.attempts.lock().unwrap().clone()
     }
@@ -122,6 +155,12 @@ impl MailServer {
     /// The mails that it has.
     pub fn mails(&self) -> Vec<Attempt> {
         self.attempts().into_iter().filter(|attempt| attempt.taken.is_some()).collect()
+    }
+
+    /// How many mails it has.
+    pub fn taken(&self) -> usize {
+        let attempts = self.shared.attempts.lock().unwrap();
+        attempts.iter().filter(|attempt| attempt.taken.is_some()).count()
     }
 
     /// Waits until `condition` holds.
@@ -153,7 +192,11 @@ impl Shared {
         self.more.notify_waiters();
     }
 
-    async fn converse(&self, stream: TcpStream) -> std::io::Result<()> {
+    async fn converse(
+        &self,
+        stream: Box<dyn Stream>,
+        mut encryption: Encryption,
+    ) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
         let greeting = self.greeting.lock().unwrap().unwrap_or(220);
         if greeting == 0 {
@@ -169,6 +212,27 @@ impl Shared {
             }
             let command = line.split(' ').next().unwrap_or_default().trim_end().to_uppercase();
             let code = match command.as_str() {
+                "EHLO" => {
+                    stream.write_all(b"250-mail\r\n").await?;
+                    if let Encryption::Upgrade(_) = encryption {
+                        stream.write_all(b"250-STARTTLS\r\n").await?;
+                    }
+                    stream.write_all(b"250 AUTH PLAIN\r\n").await?;
+                    continue;
+                }
+                "STARTTLS" => {
+                    let Encryption::Upgrade(tls) = &encryption else { return Ok(()) };
+                    say(&mut stream, 220).await?;
+                    stream = BufReader::new(Box::new(tls.accept(stream.into_inner()).await?));
+                    encryption = Encryption::Never;
+                    continue;
+                }
+                "AUTH" => {
+                    let shown = line.split_whitespace().nth(2).unwrap_or_default().to_owned();
+                    self.credentials.lock().unwrap().push(shown);
+                    235
+                }
+                "MAIL" if matches!(encryption, Encryption::Upgrade(_)) => 530,
                 "RCPT" => {
                     let to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
                     conduct = self.conduct(&to);
@@ -208,19 +272,19 @@ impl Shared {
     }
 }
 
-async fn say(stream: &mut BufReader<TcpStream>, code: u16) -> std::io::Result<()> {
+async fn say(stream: &mut Line, code: u16) -> std::io::Result<()> {
     stream.write_all(format!("{code} it is\r\n").as_bytes()).await
 }
 
 /// Says nothing until the other side goes.
-async fn hang(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
+async fn hang(stream: &mut Line) -> std::io::Result<()> {
     let mut line = Vec::new();
     while stream.read_until(b'\n', &mut line).await? > 0 {}
     Ok(())
 }
 
 /// A mail, to the dot that ends it.
-async fn text(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+async fn text(stream: &mut Line) -> std::io::Result<String> {
     let (mut text, mut line) = (String::new(), String::new());
     loop {
         line.clear();
