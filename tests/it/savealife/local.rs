@@ -46,6 +46,18 @@ async fn mails(process: &Process, count: usize) -> Vec<String> {
     process.stdout.find("mails", find).await
 }
 
+/// The route and the body of each `post` line of the example's README.
+fn posts_of_the_readme() -> Vec<[String; 2]> {
+    let readme = include_str!("../../../examples/savealife/README.md");
+    let posts = readme.lines().filter(|line| line.starts_with("post /"));
+    posts
+        .map(|line| match &words(line)[..] {
+            [_, route, body] => [route.clone(), body.clone()],
+            _ => panic!("another command: {line}"),
+        })
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_steps_that_it_prints_sign_up_three_donors_and_mail_two() {
     let savealife = example("savealife").await;
@@ -59,6 +71,12 @@ async fn the_steps_that_it_prints_sign_up_three_donors_and_mail_two() {
     let [grace, ada, alan, create, donors, donations] = &steps[..] else {
         panic!("six steps: {greeting:#?}")
     };
+    let readme = posts_of_the_readme();
+    assert_eq!(readme.len(), 5, "{readme:?}");
+    for (line, [route, body]) in [grace, ada, alan, create].into_iter().zip(&readme) {
+        let words = words(line);
+        assert!(words[2].ends_with(route.as_str()) && words[6] == *body, "{line} {route} {body}");
+    }
     for donor in [grace, ada, alan] {
         assert_eq!(run(donor).await["success"], true);
     }
