@@ -55,6 +55,16 @@ def test_the_image_runs_as_nobody_and_without_a_shell(root, file, program):
         assert run.startswith('RUN ["'), run
 
 
+def test_a_build_gets_the_sources_that_it_compiles(root):
+    """.dockerignore lets nothing through that it does not name."""
+    named = {line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {"src", "examples", "Cargo.toml", "Cargo.lock"} <= named
+    # Cargo reads the manifest's paths, whatever it builds.
+    paths = re.findall(r'^path = "(.+?)"', (root / "Cargo.toml").read_text(), re.M)
+    for path in paths:
+        assert any(path == one or path.startswith(f"{one}/") for one in named), path
+
+
 def test_versions_agree(root):
     """Cargo.toml's is the one; the others follow it."""
     version = re.search(r'^version = "(.+)"', (root / "Cargo.toml").read_text(), re.M)[1]

@@ -392,6 +392,48 @@ def test_in_compose_they_find_each_other(compose):
 # All of them
 
 
+def test_a_handlers_variables_are_those_that_it_reads(stack, objects, compose):
+    [task] = stack.properties("HandlerTask")["ContainerDefinitions"]
+    on_ecs = [one["Name"] for one in task["Environment"] + task["Secrets"]]
+    everywhere = set(on_ecs) | set(env(component(objects, "handler"))) | set(compose["handler"]["environment"])
+    sources = {
+        "rust": (HERE / "settings.rs").read_text() + (HERE / "handler.rs").read_text(),
+        "python": "".join(path.read_text() for path in (HERE / "python").glob("*.py")),
+    }
+    # What all containers have, and what is of a server's own.
+    for name in everywhere - {"TABLE_NAME"}:
+        assert f'"{name}"' in sources["rust"], name
+        assert f'"{name}"' in sources["python"] or name in ("LISTEN", "SHUTDOWN_GRACE"), name
+
+
+def readme():
+    return (HERE / "README.md").read_text()
+
+
+def test_the_readme_gives_ecs_what_it_asks_for(template):
+    command = re.search(r"^aws cloudformation deploy(?:.*\\\n)*.*$", readme(), re.M)[0]
+    given = set(re.findall(r"(\w+)=", command.split("--parameter-overrides")[1]))
+    needed = {name for name, one in template["Parameters"].items() if "Default" not in one}
+    assert given == needed
+
+
+def test_the_readme_makes_the_secret_that_kubernetes_mounts(objects):
+    command = re.search(r"^kubectl .*create secret(?:.*\\\n)*.*$", readme(), re.M)[0]
+    made = set(re.findall(r"--from-literal=([\w-]+)=", command))
+    text = json.dumps(objects)
+    used = set(re.findall(r'"key": "([\w-]+)"', text.replace("kubernetes.io/metadata.name", "")))
+    assert made == used & made and {"token", "savealife-token", "smtp-url"} == made
+    assert "helm -n savealife install savealife ./helm -f examples/savealife/helm-values.yaml" in readme()
+    for path in re.findall(r"-f (examples/\S+)", readme()):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readmes_links_lead_somewhere():
+    for page in HERE / "README.md", HERE / "policies" / "README.md":
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), (page, link)
+
+
 def test_there_is_one_filter_wherever_it_stands(root):
     pattern = re.compile(r"""\{"Filters":\[\{"Pattern":"(?:\\.|[^"\\])*"\}\]\}""")
     found = {
