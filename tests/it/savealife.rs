@@ -2,7 +2,7 @@
 //! container under its role, and in one process.
 //!
 //! `input` holds what clients may send, `mail` and `tls` what a mail server can do, `crashes` what is
-//! left when containers are killed.
+//! left when containers are killed, `policies` what the roles allow, `python` the other handler.
 
 mod compose;
 mod crashes;

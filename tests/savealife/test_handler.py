@@ -1,6 +1,6 @@
 """The Python handler: who gets a mail, and that nobody gets two, whatever the API container and
 the mail server do. The mail server is a real one, the API a stand-in; the handler with the real
-API, behind `exec:` and `lambda+http`, is tested by tests/it/savealife_python.rs.
+API, behind `exec:` and `lambda+http`, is tested by tests/it/savealife/python.rs.
 """
 
 import dataclasses

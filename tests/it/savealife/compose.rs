@@ -9,7 +9,7 @@ use crate::support::smtp::MailServer;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -37,7 +37,7 @@ impl Network {
         })
     }
 
-    fn start(&self, program: &PathBuf, service: &Value, own: &[(&str, String)]) -> Process {
+    fn start(&self, program: &Path, service: &Value, own: &[(&str, String)]) -> Process {
         let words = |list: &Value| -> Vec<String> {
             let words = list.as_array().expect("a list").iter();
             words
