@@ -5,7 +5,7 @@ use std::error::Error;
 /// The error's text and those of its causes, `connect: tcp connect error: refused`.
 /// Libraries differ in whether an error's own text holds its cause's; what was said
 /// already is not said again.
-pub(crate) fn in_a_line(error: &(dyn Error + 'static)) -> String {
+pub fn in_a_line(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -11,7 +11,7 @@ pub mod aws;
 pub mod backoff;
 pub mod batch;
 pub mod budget;
-mod causes;
+pub mod causes;
 pub mod check;
 pub mod checkpoint;
 pub mod clock;

@@ -13,9 +13,9 @@ use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Severity;
 use percent_encoding::percent_decode_str;
-use std::error::Error as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use streamgate::causes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
@@ -182,11 +182,5 @@ fn in_a_line(error: &Error) -> String {
     if let Some(code) = error.status() {
         return format!("the server answered {code}");
     }
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    line
+    causes::in_a_line(error)
 }

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -48,7 +48,16 @@ pub fn router(store: Arc<Store>, token: ApiToken) -> Router {
 
 async fn in_time(request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(TIMEOUT, next.run(request)).await;
-    answer.unwrap_or_else(|_| Trouble::Unavailable.into_response())
+    let answer = answer.unwrap_or_else(|_| Trouble::Unavailable.into_response());
+    // What the framework refuses by itself (an address that is no text) has the form of
+    // all others.
+    let json = HeaderValue::from_static("application/json");
+    if answer.status().is_client_error()
+        && answer.headers().get(header::CONTENT_TYPE) != Some(&json)
+    {
+        return Trouble::Wrong(vec!["The address cannot be read.".to_owned()]).into_response();
+    }
+    answer
 }
 
 /// A body that says it is JSON, or nothing.

@@ -6,13 +6,14 @@
 use crate::items::{CITY, DONOR, INDEX, Item, Key, MAIL};
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use serde_json::{Number, Value};
 use std::collections::HashMap;
+use streamgate::causes;
 
 /// A scan reads a megabyte with each call; so many calls make one page, however little of it
 /// is wanted.
@@ -216,11 +217,16 @@ impl Store {
     }
 }
 
-fn failed<E: std::error::Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R>) -> StoreError
+/// The service's own words, or what kept it from saying any.
+fn failed<E, R>(error: &SdkError<E, R>) -> StoreError
 where
-    SdkError<E, R>: std::error::Error,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + 'static,
 {
-    StoreError(DisplayErrorContext(error).to_string())
+    StoreError(match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => causes::in_a_line(error),
+    })
 }
 
 fn text(text: &str) -> AttributeValue {

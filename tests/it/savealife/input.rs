@@ -98,6 +98,7 @@ async fn wrong_input_of_every_kind_gets_a_clear_4xx_and_changes_nothing() {
         ("GET", "/donor/DONOR%23x".to_owned(), 404),
         ("GET", format!("/donation/{unknown}"), 404),
         ("GET", format!("/donation/{}", "x".repeat(5000)), 404),
+        ("GET", "/donor/%ff".to_owned(), 400),
         ("DELETE", format!("/donation/{id}"), 405),
         ("GET", "/donor/signup".to_owned(), 405),
         ("POST", "/donors".to_owned(), 405),
