@@ -328,7 +328,8 @@ async fn a_worker_is_told_of_its_shard_though_the_answer_to_the_take_was_lost() 
     tokio::time::sleep(settings().failover_time / 3).await;
     view.set_fault(MemoryFault::AnswersLost);
     store.retire(&third.worker, None).await.unwrap();
-    let owner = async || store.load(Selection::These(&[item.shard.clone()])).await.unwrap();
+    let owner =
+        async || store.load(Selection::These(std::slice::from_ref(&item.shard))).await.unwrap();
     while owner().await[0].lease.owner != item.lease.owner {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
