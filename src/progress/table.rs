@@ -257,7 +257,7 @@ impl From<UnreadableItem> for ProgressError {
     }
 }
 
-/// What [`HELD`] compares with; `None` for a lease nobody holds, under which nobody writes.
+/// What [`HELD`](super::expression::HELD) compares with; `None` for a lease nobody holds, under which nobody writes.
 pub(super) fn held_values(lease: &Lease) -> Option<Values<'static>> {
     let owner = lease.owner.as_ref()?;
     Some(vec![(":owner", owner.as_str().into()), (":counter", lease.counter.into())])

@@ -12,7 +12,7 @@ pub const COUNTER: &str = "sg_counter";
 pub const POSITION: &str = "sg_position";
 /// When the position was written, in milliseconds since the epoch.
 pub const UPDATED: &str = "sg_updated";
-/// The last write's [`super::Checkpoint::step`]; none since the lease was taken.
+/// The last write's [`step`](crate::progress::Checkpoint::step); none since the lease was taken.
 pub const STEP: &str = "sg_step";
 pub const PARENT: &str = "sg_parent";
 pub const GAPS: &str = "sg_gaps";

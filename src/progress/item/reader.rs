@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
         self.item.contains_key(name).then(|| self.number(name)).transpose()
     }
 
-    /// Whether [`gap_mark`] of the last gap is `mark`.
+    /// Whether [`gap_mark`](super::gap_mark) of the last gap is `mark`.
     pub fn last_gap_is(&self, mark: &str) -> Result<bool, UnreadableItem> {
         Ok(self.optional_text(LAST_GAP)? == Some(mark))
     }
