@@ -12,6 +12,7 @@
 mod calls;
 mod changes;
 mod ending;
+mod entry;
 mod events;
 mod handler;
 mod judge;

@@ -5,6 +5,7 @@
 //! nothing twice while its lease is given away and never taken. Whose turn it is to hand over
 //! is [`Turns`]'; what operators change about what is due is in `moves`.
 
+use super::entry::{Claim, Entry};
 use super::names::short;
 use super::turns::Turns;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,44 +25,6 @@ pub fn order(position: &Position) -> u128 {
 
 pub fn digits(number: &str) -> u128 {
     number.parse().expect("the simulator's numbers fit")
-}
-
-/// What the handler is owed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    Due,
-    /// It may come or not: it was put before reading began at the tip.
-    Optional,
-    /// An operator has left it out.
-    LeftOut,
-}
-
-pub struct Entry {
-    pub shard: ShardId,
-    /// Which item's change it is, and which of its changes; `None` for own records.
-    pub item: Option<(usize, usize)>,
-    /// In seconds, as records say it.
-    pub created: u64,
-    /// When it was put, by the world's clock.
-    pub put: Duration,
-    pub claim: Claim,
-    pub is_trimmed: bool,
-    /// It was trimmed while the store knew of no record before it: nobody can know.
-    pub is_excused: bool,
-    /// How often, since an operator has last sent its shard elsewhere.
-    pub taken: u32,
-    /// In which rounds of its shard's lease, by the lease's owner.
-    pub rounds: BTreeSet<u64>,
-}
-
-impl Entry {
-    pub fn is_done(&self) -> bool {
-        self.taken > 0 || self.is_trimmed || self.claim != Claim::Due
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.item.is_some() && !self.is_done()
-    }
 }
 
 /// Which of its readings of a shard a batch belongs to.

@@ -4,7 +4,8 @@
 //! Owns the meaning of each: what is to come again, what may come and what is left out. A skip
 //! leaves out as many records as were asked for, of those that would have come next.
 
-use super::judge::{Claim, Entry, Judge, digits, order};
+use super::entry::{Claim, Entry};
+use super::judge::{Judge, digits, order};
 use super::names::short;
 use super::table::Snapshot;
 use std::ops::Bound::{Excluded, Included, Unbounded};

@@ -221,8 +221,12 @@ impl Rules {
                 let highest = self.highest.entry(key.clone()).or_default();
                 let is_next = match old {
                     Some(old) => counter(new) == old.counter + 1,
-                    // An item that is made anew counts on above all before.
-                    None => counter(new) > *highest || new.is_some_and(|new| now.is_belated(new)),
+                    // An item that is made anew counts on above all before; what comes late while
+                    // all begins anew, or after it, is removed again.
+                    None => {
+                        let is_doomed = new.is_some_and(|new| now.is_belated(new));
+                        counter(new) > *highest || is_doomed || now.begins_anew()
+                    }
                 };
                 *highest = counter(new).max(*highest);
                 must(is_next, says)?;
