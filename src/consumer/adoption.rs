@@ -284,7 +284,7 @@ impl<'a> Adoption<'a> {
         to: WorkerId,
     ) -> (WorkerId, Result<Given, ProgressError>) {
         let Orphan { shard, item, new, from_latest } = orphan;
-        let (seen, asked) = (item.as_ref().map(|item| &item.lease), Instant::now());
+        let seen = item.as_ref().map(|item| &item.lease);
         let key = LeaseKey::Shard(shard.clone());
         let lease = match self.consumer.progress.take(&key, seen, &to, Some(&new)).await {
             Ok(lease) => lease,
@@ -297,7 +297,7 @@ impl<'a> Adoption<'a> {
             Some(_) => Given::Taken,
             None => {
                 let item = Granted::begun(shard, new, lease);
-                Given::Begun(Box::new(Granted { item, from_latest, asked }))
+                Given::Begun(Box::new(Granted { item, from_latest }))
             }
         };
         (to, Ok(given))

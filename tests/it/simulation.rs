@@ -39,7 +39,9 @@ use plan::Plan;
 use run::{Outcome, Run};
 
 /// What every run of the tests goes through.
-const FIXED: u64 = 40;
+const FIXED: u64 = 33;
+/// And these, which have found faults of the consumer.
+const FOUND: [u64; 7] = [154, 157, 212, 286, 322, 348, 1123];
 /// And as many that nobody has seen, unless STREAMGATE_SEEDS asks for more.
 const NEW: u64 = 20;
 
@@ -57,7 +59,7 @@ fn run(seed: u64, is_shown: bool) -> Outcome {
     })
 }
 
-fn all(seeds: std::ops::Range<u64>) {
+fn all(seeds: impl IntoIterator<Item = u64>) {
     for seed in seeds {
         run(seed, false);
     }
@@ -72,7 +74,7 @@ fn from_environment(name: &str) -> Option<u64> {
 fn seeds_that_are_always_the_same() {
     match from_environment("STREAMGATE_SEED") {
         Some(seed) => println!("{:?}", run(seed, true)),
-        None => all(0..FIXED),
+        None => all((0..FIXED).chain(FOUND)),
     }
 }
 

@@ -12,7 +12,6 @@ use crate::progress::{
 use crate::source::{Shard, ShardId};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 /// Retries of a store that does not answer.
@@ -21,11 +20,11 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_s
 /// What came of an errand.
 pub(super) enum Done {
     /// This worker's items, read after it had been told so often.
-    Loaded { items: Vec<ShardProgress>, announced: u64, asked: Instant },
+    Loaded { items: Vec<ShardProgress>, announced: u64 },
     /// The shard's item after an operator's move; `None` where the lease was lost.
     Moved { shard: ShardId, item: Option<ShardProgress>, from_latest: bool },
     /// The shard's item, for a loop that ended while it is still this worker's.
-    Read { shard: ShardId, item: Option<ShardProgress>, asked: Instant },
+    Read { shard: ShardId, item: Option<ShardProgress> },
     /// The lease is the other's now, or `None`: it was lost before.
     HandedOver { shard: ShardId, to: Option<WorkerId> },
     /// The lease is nobody's now.
@@ -63,18 +62,17 @@ where
 
 /// Reads this worker's items.
 pub(super) async fn load(consumer: &Consumer, me: WorkerId, announced: u64) -> Done {
-    let asked = Instant::now();
     let load = || consumer.progress.load(Selection::Of(&me));
     let items = persist("reading this worker's leases", load).await.unwrap_or_default();
-    Done::Loaded { items, announced, asked }
+    Done::Loaded { items, announced }
 }
 
 /// Reads one item.
 pub(super) async fn read(consumer: &Consumer, shard: ShardId) -> Done {
-    let (these, asked) = ([shard.clone()], Instant::now());
+    let these = [shard.clone()];
     let load = || consumer.progress.load(Selection::These(&these));
     let items = persist("reading a shard's progress", load).await.unwrap_or_default();
-    Done::Read { shard, item: items.into_iter().next(), asked }
+    Done::Read { shard, item: items.into_iter().next() }
 }
 
 /// Hands a lease over. `slots` bounds how many are at once.
@@ -130,7 +128,7 @@ pub(super) async fn take_children(
             false => known,
         };
         let found = !children.is_empty();
-        let (mut taken, asked) = (Vec::new(), Instant::now());
+        let mut taken = Vec::new();
         for Shard { id, parent, closed } in children {
             let new = NewShard { parent, position: begin.clone(), closed, epoch };
             let key = LeaseKey::Shard(id.clone());
@@ -138,7 +136,7 @@ pub(super) async fn take_children(
             match persist("taking a child", take).await {
                 Ok(lease) => {
                     let item = Granted::begun(id, new, lease);
-                    taken.push(Granted { item, from_latest: false, asked });
+                    taken.push(Granted { item, from_latest: false });
                 }
                 Err(Lost) => debug!(shard = %id, "another worker has it already"),
             }

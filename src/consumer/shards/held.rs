@@ -8,7 +8,6 @@ use crate::progress::{Lease, NewShard, ShardProgress, WorkerId};
 use crate::source::ShardId;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Leases handed over or given back at the same time.
@@ -21,8 +20,6 @@ pub(in crate::consumer) struct Granted {
     pub item: ShardProgress,
     /// It begins at the tip, this once.
     pub from_latest: bool,
-    /// When the call began that told of it: a lease that has left since is not meant.
-    pub asked: Instant,
 }
 
 /// What the leader in this process has given to this worker.

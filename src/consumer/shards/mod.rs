@@ -77,7 +77,7 @@ pub(super) struct Shards<'a> {
     left: BTreeMap<ShardId, Left>,
 }
 
-/// A lease that was held. What was read of it before it left may be told later.
+/// A lease that was held, and is never this worker's again.
 struct Left {
     counter: u64,
     since: Instant,
@@ -177,7 +177,9 @@ impl<'a> Shards<'a> {
     fn hold(&mut self, granted: Granted) {
         let Granted { item, .. } = &granted;
         let shard = item.shard.clone();
-        let is_it = |left: &Left| left.since >= granted.asked && item.lease.counter <= left.counter;
+        // What was read of it before it left may be told late; and a first take that is made
+        // again is answered as before, though what it took is at its end by now.
+        let is_it = |left: &Left| item.lease.counter <= left.counter;
         let has_left = self.left.get(&shard).is_some_and(is_it);
         if item.position == Position::ShardEnd || has_left {
             return;

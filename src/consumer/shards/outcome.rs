@@ -14,31 +14,31 @@ impl Shards<'_> {
     /// Takes in what came of an errand.
     pub(super) fn done(&mut self, done: Done) {
         match done {
-            Done::Loaded { items, announced, asked } => {
+            Done::Loaded { items, announced } => {
                 self.loading = false;
                 self.noted = announced;
                 if std::mem::take(&mut self.load_again) {
                     self.load_leases();
                 }
                 for item in items {
-                    self.take_back(item, asked);
+                    self.take_back(item);
                 }
                 self.say(true);
             }
             Done::Moved { shard, item: Some(item), from_latest } => {
                 self.held.remove(&shard);
-                self.hold(Granted { item, from_latest, asked: Instant::now() });
+                self.hold(Granted { item, from_latest });
                 self.look_for_returned(&shard);
             }
             Done::Moved { shard, item: None, .. } => {
                 self.consumer.metrics.leases_lost.inc();
                 self.drop_shard(&shard);
             }
-            Done::Read { shard, item, asked } => {
+            Done::Read { shard, item } => {
                 self.held.remove(&shard);
                 self.consumer.board.forget(&shard);
                 if let Some(item) = item {
-                    self.take_back(item, asked);
+                    self.take_back(item);
                 }
                 self.look_for_returned(&shard);
             }
@@ -76,9 +76,9 @@ impl Shards<'_> {
     }
 
     /// An item as it was read: it is this worker's, unless that has changed.
-    fn take_back(&mut self, item: ShardProgress, asked: Instant) {
+    fn take_back(&mut self, item: ShardProgress) {
         if item.lease.owner.as_ref() == Some(self.life.worker()) {
-            self.hold(Granted { item, from_latest: false, asked });
+            self.hold(Granted { item, from_latest: false });
             // What comes while everything goes is handed on at once: its loop stops first.
         }
     }
