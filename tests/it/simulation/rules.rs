@@ -145,6 +145,10 @@ impl Rules {
         let is_ended = old.is_some_and(|old| old.position == Position::ShardEnd);
         let Some(new) = new else {
             self.furthest.remove(shard);
+            // By a clock that is days ahead, of a shard that is still listed: it is read again.
+            if is_ended && !now.begins_anew() {
+                self.highest.remove(&LeaseKey::Shard(shard.clone()));
+            }
             return must(is_ended || now.begins_anew() || !is_new, || {
                 format!("{} was forgotten before its end", short(shard))
             });
