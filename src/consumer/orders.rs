@@ -8,7 +8,8 @@
 use super::adoption::{Adoption, TAKES_AT_ONCE, has_sign};
 use crate::checkpoint::next_step;
 use crate::progress::orders::{Move, Order, Request, Reset};
-use crate::progress::{Coordination, LeaseKey, Position, ProgressError, ShardProgress};
+use crate::progress::{Coordination, LeaseKey, Position, ProgressError, Selection, ShardProgress};
+use crate::source::ShardId;
 use futures_util::StreamExt;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -90,9 +91,18 @@ impl Adoption<'_> {
         seen: &Coordination,
         items: &[ShardProgress],
     ) -> Result<(), ProgressError> {
+        let moves = &seen.orders.moves;
+        // An item may have been made after the others were read, and asked about since.
+        let is_known = |shard: &ShardId| items.iter().any(|item| item.shard == *shard);
+        let shards = moves.iter().map(|order| &order.shard);
+        let missing: Vec<ShardId> = shards.filter(|shard| !is_known(shard)).cloned().collect();
+        let late = match missing.is_empty() {
+            true => Vec::new(),
+            false => self.consumer.progress.load(Selection::These(&missing)).await?,
+        };
         let mut done = Vec::new();
-        for Move { id, shard, asked, .. } in &seen.orders.moves {
-            match items.iter().find(|item| item.shard == *shard) {
+        for Move { id, shard, asked, .. } in moves {
+            match items.iter().chain(&late).find(|item| item.shard == *shard) {
                 Some(item) if item.order >= *id => done.push(*id),
                 Some(item) if item.position != Position::ShardEnd => {}
                 // It was read to its end before anybody saw what was asked.
