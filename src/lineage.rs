@@ -113,6 +113,13 @@ impl Lineage {
         self.nodes.remove(shard);
     }
 
+    /// The shard's item was removed from the store, which makes it anew.
+    pub fn removed(&mut self, shard: &ShardId) {
+        if let Some(node) = self.nodes.get_mut(shard) {
+            (node.kept, node.ended) = (false, false);
+        }
+    }
+
     /// All items were removed from the store: everything is to be read anew.
     pub fn begin_anew(&mut self) {
         for node in self.nodes.values_mut() {

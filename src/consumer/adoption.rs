@@ -38,6 +38,9 @@ pub(super) const REMEMBER: Duration = Duration::from_secs(48 * 3600);
 /// this long they are adopted.
 const CHILD_GRACE: Duration = Duration::from_secs(20);
 
+/// After a seek of the whole stream: by then a take has arrived that was under way before.
+const BELATED: Duration = Duration::from_secs(30);
+
 /// A replica of the api gives what it read for a tenth of a second: who began to beat through
 /// another one may be missing in what was read before the items.
 const SHARED_READ: Duration = Duration::from_millis(150);
@@ -54,6 +57,8 @@ pub(super) struct Adoption<'a> {
     expected: BTreeMap<ShardId, Instant>,
     /// Who has been given something and was not told, as far as is known.
     untold: BTreeSet<WorkerId>,
+    /// When the whole stream began anew under this lease.
+    pub(super) begun_anew: Option<Instant>,
     /// Who said last time to have fewer shards than are its.
     short: BTreeSet<WorkerId>,
 }
@@ -84,6 +89,7 @@ impl<'a> Adoption<'a> {
             grants,
             expected: BTreeMap::new(),
             untold: BTreeSet::new(),
+            begun_anew: None,
             short: BTreeSet::new(),
         }
     }
@@ -103,6 +109,7 @@ impl<'a> Adoption<'a> {
         let mut seen = self.look().await?;
         // All actions on the table have worked now.
         self.consumer.store_proved.store(true, Ordering::Relaxed);
+        self.family.in_epoch(seen.orders.epoch);
         let (items, belated): (Vec<_>, Vec<_>) =
             items.into_iter().partition(|item| item.lease.epoch() >= seen.orders.epoch);
         if !belated.is_empty() {
@@ -125,7 +132,7 @@ impl<'a> Adoption<'a> {
             return self.begin_anew(reset, &items, &seen).await.map(Some);
         }
         // This worker would give back what it gets while it does not know.
-        if view.orders.reset.is_some() {
+        if view.orders.reset.is_some() || view.orders.epoch < seen.orders.epoch {
             return Ok(Some(RESET_WAIT));
         }
         self.settle(&seen, &items).await?;
@@ -136,8 +143,12 @@ impl<'a> Adoption<'a> {
         self.suspect(&seen, &items);
         let taken = self.take(orphans, &shares).await;
         self.tell().await?;
-        taken?;
+        let all_taken = taken?;
         if listed && seen.seeded.is_none() {
+            if !all_taken {
+                // What another has is looked at first: it may be from before a seek.
+                return Ok(Some(RESET_WAIT));
+            }
             // Also where there was none: what appears in a stream that is still being
             // enabled is new.
             let begin = self.consumer.start(&seen.orders).begin();
@@ -147,6 +158,8 @@ impl<'a> Adoption<'a> {
             self.forget_departed(&items).await?;
         }
         let settling = (!seen.orders.moves.is_empty()).then_some(SETTLE_WAIT);
+        let belated = self.begun_anew.is_some_and(|at| at.elapsed() < BELATED);
+        let settling = settling.or(belated.then_some(BELATED / 3));
         Ok(settling.or((!self.expected.is_empty()).then_some(CHILD_GRACE)))
     }
 
@@ -242,7 +255,12 @@ impl<'a> Adoption<'a> {
         Ok(())
     }
 
-    async fn take(&mut self, orphans: Vec<Orphan>, shares: &[Share]) -> Result<(), ProgressError> {
+    /// Whether all of them are taken now; another may have been faster with some.
+    async fn take(
+        &mut self,
+        orphans: Vec<Orphan>,
+        shares: &[Share],
+    ) -> Result<bool, ProgressError> {
         let me = self.life.worker().clone();
         let weight = planner::usual_weight(shares);
         // What begins at the tip is opened there at once, and what has ended weighs nothing.
@@ -254,7 +272,7 @@ impl<'a> Adoption<'a> {
         let this = &*self;
         let takes: Vec<_> = placed.map(|(orphan, to)| this.take_one(orphan, to)).collect();
         let mut takes = futures_util::stream::iter(takes).buffer_unordered(TAKES_AT_ONCE);
-        let (mut result, mut untold) = (Ok(()), BTreeSet::new());
+        let (mut result, mut untold) = (Ok(true), BTreeSet::new());
         while let Some((to, taken)) = takes.next().await {
             match taken {
                 // Also when others fail: somebody must read it.
@@ -265,6 +283,7 @@ impl<'a> Adoption<'a> {
                 // Its owner is alive after all, or the parent's owner was faster.
                 Err(ProgressError::LeaseLost { owner }) => {
                     debug!(?owner, "a shard has been taken meanwhile");
+                    result = result.map(|_| false);
                 }
                 // It may have arrived, and its answer was lost.
                 Err(error) => {
@@ -310,7 +329,11 @@ impl<'a> Adoption<'a> {
         let now = clock::now();
         for item in items.iter().filter(|item| departed.contains(&item.shard)) {
             if now.duration_since(item.updated).is_ok_and(|age| age > REMEMBER) {
-                self.consumer.progress.forget(&item.shard, &item.lease).await?;
+                match self.consumer.progress.forget(&item.shard, &item.lease).await {
+                    // It has changed since it was read.
+                    Err(ProgressError::LeaseLost { .. }) => continue,
+                    forgotten => forgotten?,
+                }
                 debug!(shard = %item.shard, "a shard that has left the stream is forgotten");
                 self.family.with(|lineage| lineage.forget(&item.shard));
                 self.consumer.board.forget(&item.shard);

@@ -4,8 +4,9 @@
 //! the stream, ends and children need not be asked for. Decides nothing; see [`Lineage`].
 
 use crate::lineage::Lineage;
+use crate::progress::ShardProgress;
 use crate::source::{Shard, ShardId};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -16,6 +17,8 @@ pub(super) struct Family {
     lineage: Mutex<Option<Lineage>>,
     /// Nothing is added to the stream any more.
     finished: AtomicBool,
+    /// What is known is from this epoch; items of earlier ones say nothing.
+    epoch: AtomicU64,
     /// The whole listing should be looked at soon.
     wanted: Notify,
 }
@@ -32,22 +35,38 @@ impl Family {
         change(self.lock().get_or_insert_default())
     }
 
-    /// Changes the tree where this process leads.
-    pub fn with_leader(&self, change: impl FnOnce(&mut Lineage)) {
-        if let Some(lineage) = &mut *self.lock() {
-            change(lineage);
+    /// The store is in this epoch.
+    pub fn in_epoch(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// Takes in an item that was made, where this process leads.
+    pub fn keep(&self, item: &ShardProgress) {
+        if let Some(lineage) = &mut *self.lock()
+            && self.is_now(item.lease.epoch())
+        {
+            lineage.keep(&item.shard, item.parent.as_ref(), &item.position);
         }
     }
 
-    /// The shard is delivered to its end. Gives its children, where they are known.
-    pub fn end(&self, shard: &ShardId) -> Vec<Shard> {
-        match &mut *self.lock() {
+    /// The shard is delivered to its end, under a lease of this epoch. Gives its children,
+    /// where they are known; `None` where the whole stream has begun anew since.
+    pub fn end(&self, shard: &ShardId, epoch: u64) -> Option<Vec<Shard>> {
+        let mut lineage = self.lock();
+        if !self.is_now(epoch) {
+            return None;
+        }
+        Some(match &mut *lineage {
             Some(lineage) => {
                 lineage.end(shard);
                 lineage.children(shard)
             }
             None => Vec::new(),
-        }
+        })
+    }
+
+    fn is_now(&self, epoch: u64) -> bool {
+        epoch >= self.epoch.load(Ordering::Relaxed)
     }
 
     /// Whether shards that end have no children that are not known.

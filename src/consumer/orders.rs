@@ -6,12 +6,14 @@
 //! was still on its way then is of an earlier epoch: it is removed, and never takes effect.
 
 use super::adoption::{Adoption, TAKES_AT_ONCE, has_sign};
+use super::life::beat_interval;
 use crate::checkpoint::next_step;
 use crate::progress::orders::{Move, Order, Request, Reset};
 use crate::progress::{Coordination, LeaseKey, Position, ProgressError, Selection, ShardProgress};
 use crate::source::ShardId;
 use futures_util::StreamExt;
 use std::time::Duration;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// How long to wait until all workers have stopped reading.
@@ -19,8 +21,11 @@ pub(super) const RESET_WAIT: Duration = Duration::from_millis(250);
 /// While moves of operators stand, how often to see whether they are carried out.
 pub(super) const SETTLE_WAIT: Duration = Duration::from_secs(1);
 
-/// After items were removed: longer than anybody who has shards goes without a look.
-const RESET_PAUSE: Duration = Duration::from_millis(1200);
+/// After items were removed: longer than it takes until everybody has looked, who looks once
+/// a beat at the least.
+fn reset_pause(failover: Duration) -> Duration {
+    beat_interval(failover) + Duration::from_secs(1)
+}
 
 impl Adoption<'_> {
     /// Removes all items once nobody reads any more, as an operator has asked: the starting
@@ -55,8 +60,9 @@ impl Adoption<'_> {
         self.remove(items).await?;
         if !items.is_empty() {
             // What somebody still makes who has not seen the order yet is found then.
-            return Ok(RESET_PAUSE);
+            return Ok(reset_pause(consumer.settings.failover_time));
         }
+        self.family.in_epoch(seen.orders.epoch + 1);
         self.family.with(|lineage| {
             lineage.begin_anew();
             lineage.list(&listing);
@@ -64,10 +70,12 @@ impl Adoption<'_> {
         consumer.progress.unseed(self.lease, next_step()).await?;
         self.say(Order::Reset(reset.id)).await?;
         info!(by = reset.asked.by, to = %reset.to, "the stream begins anew, as was asked");
+        self.begun_anew = Some(Instant::now());
         Ok(Duration::ZERO)
     }
 
-    /// Removes items, whoever has them: what their owners still write is refused.
+    /// Removes items, whoever has them: what their owners still write is refused. One that
+    /// has changed since it was seen stays, and is seen again.
     pub(super) async fn remove(&self, items: &[ShardProgress]) -> Result<(), ProgressError> {
         let (progress, me) = (&self.consumer.progress, self.life.worker());
         let removals: Vec<_> = items
@@ -75,12 +83,17 @@ impl Adoption<'_> {
             .map(|item| async move {
                 let key = LeaseKey::Shard(item.shard.clone());
                 let lease = progress.take(&key, Some(&item.lease), me, None).await?;
-                progress.forget(&item.shard, &lease).await
+                progress.forget(&item.shard, &lease).await?;
+                self.family.with(|lineage| lineage.removed(&item.shard));
+                Ok(())
             })
             .collect();
         let mut removals = futures_util::stream::iter(removals).buffer_unordered(TAKES_AT_ONCE);
         while let Some(removed) = removals.next().await {
-            removed?;
+            match removed {
+                Err(ProgressError::LeaseLost { .. }) => {}
+                removed => removed?,
+            }
         }
         Ok(())
     }

@@ -9,12 +9,14 @@ use crate::source::ShardId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Pauses and moves that may stand at a time. They are read with every look.
 pub const MAX_STANDING: usize = 1_000;
-/// Requests that are remembered, for people and to know one that comes twice.
+/// Requests that are remembered for people.
 const REMEMBERED: usize = 20;
+/// How long one is known that comes twice: longer than any call is under way.
+const KNOWN: Duration = Duration::from_secs(120);
 /// The longest name of who asked.
 pub const MAX_BY_BYTES: usize = 128;
 
@@ -176,6 +178,22 @@ pub struct Orders {
     pub epoch: u64,
     /// The last requests, the newest last; not those of the leader.
     pub past: Vec<Past>,
+    /// By these a request is known that comes twice; the oldest first.
+    #[serde(default)]
+    pub nonces: Vec<Nonce>,
+}
+
+/// The nonce of a request that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nonce {
+    /// The nonce.
+    #[serde(with = "json::count")]
+    #[schemars(schema_with = "json::count::schema")]
+    pub nonce: u64,
+    /// When it was made (milliseconds).
+    #[serde(with = "json::millis")]
+    #[schemars(schema_with = "json::millis::schema")]
+    pub at: SystemTime,
 }
 
 /// A request that cannot be met; nothing is changed.
@@ -200,7 +218,7 @@ impl Orders {
     /// [`Refused`] with a sentence for who asked.
     pub fn with(&self, request: &Request, now: SystemTime) -> Result<Option<Self>, Refused> {
         let Request { order, by, nonce } = request;
-        if self.past.iter().any(|past| past.request.nonce == *nonce) {
+        if self.nonces.iter().any(|known| known.nonce == *nonce) {
             return Ok(None);
         }
         if !(1..=MAX_BY_BYTES).contains(&by.len()) || by.chars().any(char::is_control) {
@@ -285,6 +303,13 @@ impl Orders {
             let surplus = orders.past.len().saturating_sub(REMEMBERED);
             orders.past.drain(..surplus);
         }
+        // By each api's own clock: one that is wrong forgets early or late, and never too much
+        // for an item.
+        let is_old = |known: &Nonce| now.duration_since(known.at).is_ok_and(|age| age > KNOWN);
+        orders.nonces.retain(|known| !is_old(known));
+        orders.nonces.push(Nonce { nonce: *nonce, at: now });
+        let surplus = orders.nonces.len().saturating_sub(MAX_STANDING);
+        orders.nonces.drain(..surplus);
         Ok(Some(orders))
     }
 }

@@ -277,3 +277,44 @@ async fn a_seek_of_the_stream_does_not_wait_for_who_knows_of_no_lease() {
     assert_eq!(scene.orders().await.reset, None);
     running.stop().await;
 }
+
+/// The take of a shard that the same worker held before may arrive once more when its item is
+/// gone. Nobody would read it, and the seek would wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_seek_of_the_stream_does_not_wait_for_an_item_that_its_worker_made_by_mistake() {
+    let scene = Scene::new(1);
+    let running = scene.begin();
+    put_rounds(&scene.simulator, 3, 0..2);
+    scene.handler.until_distinct(6).await;
+    let item = scene.store.load(Selection::All).await.unwrap().remove(0);
+    scene.ask(Order::SeekStream(SeekTo::TrimHorizon)).await;
+    while !scene.store.load(Selection::All).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (key, worker) = (LeaseKey::Shard(item.shard), item.lease.owner.unwrap());
+    let new = NewShard { parent: None, position: item.position, closed: false, epoch: 0 };
+    scene.store.take(&key, None, &worker, Some(&new)).await.unwrap();
+    let asked = tokio::time::Instant::now();
+    while scene.orders().await.reset.is_some() {
+        assert!(asked.elapsed() < 60 * SECOND, "it hangs");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    scene.handler.until(|got| got.len() >= 12).await;
+    running.stop().await;
+}
+
+/// A call that hung may be carried out after many others.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_arrives_once_more_after_many_others_counts_once() {
+    let scene = Scene::new(1);
+    let shard = ShardId::from("s");
+    let request =
+        |nonce| Request { order: Order::Skip(shard.clone(), 1), by: "operator".to_owned(), nonce };
+    for nonce in 0..500 {
+        scene.store.order(&request(nonce)).await.unwrap();
+    }
+    let before = scene.orders().await;
+    scene.ask(Order::Settle(before.moves.iter().map(|order| order.id).collect())).await;
+    scene.store.order(&request(0)).await.unwrap();
+    assert_eq!(scene.orders().await.moves, []);
+}

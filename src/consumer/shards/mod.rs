@@ -181,7 +181,14 @@ impl<'a> Shards<'a> {
         // again is answered as before, though what it took is at its end by now.
         let is_it = |left: &Left| item.lease.counter <= left.counter;
         let has_left = self.left.get(&shard).is_some_and(is_it);
-        if item.position == Position::ShardEnd || has_left {
+        if item.position == Position::ShardEnd {
+            return;
+        }
+        if has_left {
+            // Should it still be this worker's, nobody reads it and nobody else may: an item
+            // that was removed and made again by a take that came late. Else it is refused.
+            let (lease, slots) = (item.lease.clone(), self.transfer_slots);
+            self.errands.push(Box::pin(errand::release(self.consumer, slots, shard, lease)));
             return;
         }
         if let Some(held) = self.held.get(&shard) {
@@ -203,7 +210,7 @@ impl<'a> Shards<'a> {
         let (drain, pulse) = (self.drain.child_token(), Arc::new(Pulse::default()));
         let stop = Stop { drain: drain.clone(), abandon: self.abandon.child_token() };
         let meter = Meter::begin(self.usual_weight());
-        let halted = concerns(&self.views.borrow().orders, &shard, item.order);
+        let halted = concerns(&self.views.borrow().orders, &shard, &lease, item.order);
         let held = Held {
             lease,
             drain,
@@ -237,6 +244,7 @@ impl<'a> Shards<'a> {
 
     fn shard_end(&mut self, shard: ShardId) {
         info!(%shard, "a shard is delivered to its end");
+        let epoch = self.held.get(&shard).map_or(0, |held| held.lease.epoch());
         self.leave(&shard);
         self.say(false);
         self.consumer.board.shard(&shard, |status| {
@@ -246,7 +254,7 @@ impl<'a> Shards<'a> {
         });
         // A child that is known is enough: a sibling is found by the whole listing. In a
         // stream that is disabled there will be none.
-        let known = self.family.end(&shard);
+        let Some(known) = self.family.end(&shard, epoch) else { return };
         if self.draining || (known.is_empty() && self.family.is_finished()) {
             return;
         }

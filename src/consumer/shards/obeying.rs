@@ -22,9 +22,15 @@ use tracing::{info, warn};
 /// So many empty pages in a row are the tip: there is nothing more to skip.
 const TIP_PAGES: u32 = 3;
 
+/// Whether a shard is to be given back: the whole stream begins anew, or has done so and the
+/// item is from before.
+fn is_void(orders: &Orders, lease: &Lease) -> bool {
+    orders.reset.is_some() || lease.epoch() < orders.epoch
+}
+
 /// Whether a shard's loop has to stop for what was asked.
-pub(super) fn concerns(orders: &Orders, shard: &ShardId, done: u64) -> bool {
-    orders.reset.is_some()
+pub(super) fn concerns(orders: &Orders, shard: &ShardId, lease: &Lease, done: u64) -> bool {
+    is_void(orders, lease)
         || orders.pause(shard).is_some()
         || orders.next_move(shard, done).is_some()
 }
@@ -36,7 +42,7 @@ impl Shards<'_> {
         for (shard, held) in self.held.iter().filter(|(_, held)| !held.stopped) {
             if held.halted {
                 still.push(shard.clone());
-            } else if concerns(&view.orders, shard, held.order) {
+            } else if concerns(&view.orders, shard, &held.lease, held.order) {
                 held.drain.cancel();
             }
         }
@@ -54,7 +60,7 @@ impl Shards<'_> {
         let consumer = self.consumer;
         let lease = held.lease.clone();
         held.halted = true;
-        if view.orders.reset.is_some() {
+        if is_void(&view.orders, &lease) {
             let slots = self.transfer_slots;
             self.errands.push(Box::pin(errand::release(consumer, slots, shard, lease)));
         } else if let Some(order) = view.orders.next_move(&shard, held.order) {

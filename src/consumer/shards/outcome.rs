@@ -63,10 +63,7 @@ impl Shards<'_> {
                     self.family.want_listing();
                 }
                 for granted in taken {
-                    self.family.with_leader(|lineage| {
-                        let ShardProgress { shard, parent, position, .. } = &granted.item;
-                        lineage.keep(shard, parent.as_ref(), position);
-                    });
+                    self.family.keep(&granted.item);
                     self.hold(granted);
                 }
                 self.say(false);
@@ -78,8 +75,8 @@ impl Shards<'_> {
     /// An item as it was read: it is this worker's, unless that has changed.
     fn take_back(&mut self, item: ShardProgress) {
         if item.lease.owner.as_ref() == Some(self.life.worker()) {
-            self.hold(Granted { item, from_latest: false });
             // What comes while everything goes is handed on at once: its loop stops first.
+            self.hold(Granted { item, from_latest: false });
         }
     }
 }

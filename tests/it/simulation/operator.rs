@@ -19,7 +19,7 @@ use streamgate::source::ShardId;
 
 /// The number of whoever asks, among those of workers.
 const OPERATOR: usize = 1000;
-/// A request is known when it comes again for so many; more are not made in a run.
+/// Enough for a storm.
 const MOST_ASKED: usize = 18;
 /// A seek goes back so far at most.
 const BACK: Duration = Duration::from_secs(60);
