@@ -129,6 +129,8 @@ class Mailbox:
         # An answer in place of 250, or None.
         self.refuses = lambda recipient: None
         self.refuses_mail = lambda recipient: None
+        # What it says when it has taken a mail.
+        self.says = lambda recipient: "250 OK"
         # "drops" the connection or "hangs" when it has all of a mail.
         self.after_mail = lambda recipient: None
         self.closes_after = None
@@ -174,7 +176,7 @@ class Mailbox:
             case "hangs":
                 self.hanging.set()
                 await asyncio.sleep(3600)
-        return "250 OK"
+        return self.says(recipient)
 
     def recipients(self):
         return sorted(recipient for recipient, _ in self.got)

@@ -171,8 +171,15 @@ def test_another_donation_is_another_mail(handle, mailbox):
     assert mailbox.recipients() == sorted(2 * [ONE["email"], TWO["email"]])
 
 
-@pytest.mark.parametrize("answer", ["450 later", "550 no such mailbox donor-1@example.org"])
-@pytest.mark.parametrize("when", ["refuses", "refuses_mail"])
+@pytest.mark.parametrize(
+    ("when", "answer"),
+    [
+        ("refuses", "450 later"),
+        ("refuses", "what donor-1@example.org"),
+        ("refuses_mail", "450 later"),
+        ("refuses_mail", "550 not for donor-1@example.org"),
+    ],
+)
 def test_who_was_refused_gets_it_with_the_next_attempt(handle, api, mailbox, when, answer):
     setattr(mailbox, when, lambda recipient: answer if recipient == ONE["email"] else None)
     assert handle(donation()) == failures("100")
@@ -182,7 +189,38 @@ def test_who_was_refused_gets_it_with_the_next_attempt(handle, api, mailbox, whe
     assert mailbox.recipients() == [ONE["email"], TWO["email"]]
 
 
-def test_a_server_that_is_not_there_has_refused(handle, api, mailbox):
+def test_a_mailbox_that_is_not_there_is_not_asked_for_again(handle, api, mailbox, caplog):
+    """It would keep the donation coming again, and the shard waiting, and anybody can sign one up."""
+    mailbox.refuses = lambda recipient: "550 no donor-1@example.org" if recipient == ONE["email"] else None
+    assert handle(donation()) == failures(), "nothing is left to be tried again"
+    ends = {(DONATION, ONE["id"]): "refused", (DONATION, TWO["id"]): "sent"}
+    assert api.states() == ends
+    mailbox.refuses = lambda recipient: None
+    assert handle(donation()) == failures()
+    assert api.states() == ends and mailbox.recipients() == [TWO["email"]]
+    [refused] = said(caplog, "refused for good")
+    assert refused["donor"] == ONE["id"] and refused["why"] == "the server answered RCPT with 550"
+
+
+@pytest.mark.parametrize("answer", ["250 OK", "251 taken", "200 well", "250-well\r\n250 taken"])
+def test_every_yes_is_a_yes(handle, api, mailbox, answer):
+    mailbox.says = lambda recipient: answer
+    assert handle(donation()) == failures()
+    assert set(api.states().values()) == {"sent"} and len(mailbox.got) == 2
+
+
+@pytest.mark.parametrize("answer", ["OK queued as donor-1@example.org", "354 go on", "999 what"])
+def test_an_answer_that_cannot_be_read_is_none(handle, api, mailbox, answer):
+    """The server has the mail: a second one would be the second."""
+    mailbox.says = lambda recipient: answer if recipient == ONE["email"] else "250 OK"
+    for _ in range(2):
+        assert handle(donation()) == failures()
+    states = api.states()
+    assert states == {(DONATION, ONE["id"]): "unknown", (DONATION, TWO["id"]): "sent"}
+    assert len(mailbox.got) == 2
+
+
+def test_a_server_that_is_not_there_has_sent_nothing(handle, api, mailbox):
     mailbox.stop()
     assert handle(donation()) == failures("100")
     assert api.mails == {}
@@ -311,7 +349,7 @@ def test_a_server_that_wants_a_login_gets_it():
             if server is right:
                 mailer.send(letter)
             else:
-                with pytest.raises(mail.Refused, match="the server answered with 535"):
+                with pytest.raises(mail.NotSent, match="the server answered with 535"):
                     mailer.send(letter)
             mailer.close()
             assert len(mailbox.got) == taken

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from html import escape
 
 from api import Api, ApiError, Claim
-from mail import Mailer, NoAnswer, Refused, Server, Unusable, mail
+from mail import Mailer, NoAnswer, NotSent, Refused, Server, Unusable, mail
 
 MAILS_AT_ONCE = 8
 # Kept of the time that is left, for the mails that are under way and what is noted of them.
@@ -111,7 +111,7 @@ class Donation:
     def left(self, claim, found):
         """What an earlier attempt has left."""
         if found["state"] != "sending":
-            return "had"
+            return "refused" if found["state"] == "refused" else "had"
         if found["age"] < self.around.claim_lasts_ms:
             return "later"
         claim.attempt = None
@@ -123,7 +123,11 @@ class Donation:
         try:
             mailer.send(letter)
         except Refused as why:
-            say(logging.WARNING, "refused", **claim.names(), why=str(why))
+            say(logging.WARNING, "refused for good", **claim.names(), why=str(why))
+            claim.note("refused")
+            return "refused"
+        except NotSent as why:
+            say(logging.WARNING, "not sent", **claim.names(), why=str(why))
             claim.give_back()
             return "later"
         except NoAnswer as why:

@@ -1,8 +1,8 @@
 """One mail to one recipient, over a connection that is kept for the next.
 
-Owns what can be known of a mail's fate. Invariant: Refused means that the server certainly does
+Owns what can be known of a mail's fate. Invariant: NotSent means that the server certainly does
 not have it, for it said no or never got the end of it; NoAnswer, that it got all of it and did not
-say. Neither names an address. Standard library only.
+say in words that can be read. Neither names an address. Standard library only.
 """
 
 import re
@@ -20,8 +20,12 @@ from urllib.parse import unquote, urlsplit
 POLICY = SMTP.clone(cte_type="7bit")
 
 
-class Refused(Exception):
-    """The mail was not sent."""
+class NotSent(Exception):
+    """The mail was not sent; it may be another time."""
+
+
+class Refused(NotSent):
+    """Nor will it be: the server has said for good that there is no such recipient."""
 
 
 class NoAnswer(Exception):
@@ -86,18 +90,26 @@ class Mailer:
         body = re.sub(rb"(?m)^\.", b"..", mail.as_bytes(policy=POLICY))
         try:
             self.offer(mail["To"].addresses[0].addr_spec)
+            # What breaks off here has not got to the dot, without which there is no mail.
             self.smtp.send(body + b".\r\n")
+        except NotSent:
+            self.drop()
+            raise
         except OSError as error:
             self.drop()
-            raise Refused(plainly(error)) from error
+            raise NotSent(plainly(error)) from error
         try:
             code, _ = self.smtp.getreply()
         except OSError as error:
             self.drop()
             raise NoAnswer(plainly(error)) from error
-        if code != 250:
-            self.drop()
-            raise Refused(f"the server answered the mail with {code}")
+        if code // 100 == 2:
+            return
+        self.drop()
+        if code // 100 in (4, 5):
+            raise NotSent(f"the server answered the mail with {code}")
+        # smtplib has -1 for a line that it cannot read.
+        raise NoAnswer("the server's answer to the mail cannot be read")
 
     def offer(self, recipient):
         """All that comes before the mail itself. A server may have left a connection that was
@@ -105,9 +117,9 @@ class Mailer:
         is_kept = self.smtp is not None
         try:
             self.smtp = self.smtp or self.server.connect()
-            self.expect(250, "MAIL", f"FROM:{smtplib.quoteaddr(self.sender)}")
-            self.expect(250, "RCPT", f"TO:{smtplib.quoteaddr(recipient)}")
-            self.expect(354, "DATA")
+            self.expect(2, "MAIL", f"FROM:{smtplib.quoteaddr(self.sender)}")
+            self.expect(2, "RCPT", f"TO:{smtplib.quoteaddr(recipient)}")
+            self.expect(3, "DATA")
         except smtplib.SMTPServerDisconnected:
             self.drop()
             if not is_kept:
@@ -115,12 +127,14 @@ class Mailer:
             self.offer(recipient)
 
     def expect(self, wanted, verb, argument=""):
+        """An answer of this class. The server's words are left out: often they repeat the address."""
         code, _ = self.smtp.docmd(verb, argument)
         if code == 421:
             raise smtplib.SMTPServerDisconnected(f"the server answered {verb} with {code}")
-        if code != wanted:
-            # Its words are left out: often they repeat the address.
-            raise smtplib.SMTPException(f"the server answered {verb} with {code}")
+        if code // 100 != wanted:
+            # Elsewhere a 5xx is about the sender or the server, who may be put right.
+            is_for_good = verb == "RCPT" and code // 100 == 5
+            raise (Refused if is_for_good else NotSent)(f"the server answered {verb} with {code}")
 
     def drop(self):
         """After a failure nothing is known of the connection."""
