@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -361,15 +362,30 @@ def test_a_server_that_wants_a_login_gets_it():
     ("url", "why"),
     [
         ("smtp://me:secret@mail", "SMTP_URL has a password and no TLS"),
-        ("http://mail", "SMTP_URL is not like"),
-        ("smtp://mail?tls=maybe", "SMTP_URL is not like"),
-        ("smtp://", "SMTP_URL is not like"),
+        ("smtps://me@mail", "SMTP_URL has only one of user and password"),
+        ("smtps://me:@mail", "SMTP_URL has only one of user and password"),
+        ("smtps://:secret@mail", "SMTP_URL has only one of user and password"),
+        ("http://mail", "SMTP_URL is not an address like"),
+        ("smtp://mail?tls=maybe", "SMTP_URL is not an address like"),
+        ("smtps://mail?tls=required", "SMTP_URL is not an address like"),
+        ("smtp://mail/path", "SMTP_URL is not an address like"),
+        ("smtp://", "SMTP_URL is not an address like"),
+        # A password that is not percent-encoded.
+        ("smtps://me:secret/2@mail", "SMTP_URL is not an address like"),
+        ("smtps://me:secret#2@mail", "SMTP_URL is not an address like"),
+        ("smtps://me:secret[2@mail", "SMTP_URL is not an address like"),
     ],
 )
 def test_a_wrong_url_is_refused_and_no_password_shown(url, why):
     with pytest.raises(ValueError, match=why) as refused:
         mail.Server.of(url, 1)
-    assert "secret" not in str(refused.value)
+    assert "secret" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_neither_password_nor_token_is_shown(environment):
+    given = {**environment, "SMTP_URL": "smtps://me:hidden@mail"}
+    shown = repr(handler.Settings.read(given))
+    assert "me" in shown and "hidden" not in shown and TOKEN not in shown
 
 
 def test_the_token_may_be_in_a_file(handle, mailbox, tmp_path):
@@ -383,12 +399,13 @@ def test_every_fault_of_the_settings_is_told_at_once():
         handler.Settings.read({"SMTP_URL": "mail:25", "MAIL_FROM": "x@example.org"})
     assert str(refused.value) == (
         "SAVEALIFE_TOKEN is not set; SAVEALIFE_API_URL is not set; "
-        "SMTP_URL is not like smtp://host:port or smtps://host:port"
+        f"SMTP_URL is not an address like {mail.LIKE}"
     )
     for text, value in [("250ms", 0.25), ("10s", 10), ("2m", 120)]:
         assert handler.seconds(text) == value
-    with pytest.raises(ValueError):
-        handler.seconds("soon")
+    for wrong in ["soon", "0s", "6m", "-1s"]:
+        with pytest.raises(ValueError):
+            handler.seconds(wrong)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +414,7 @@ def test_every_fault_of_the_settings_is_told_at_once():
         ("smtp://mail", 25, None),
         ("smtp://mail?tls=required", 587, "starttls"),
         ("smtps://mail", 465, "tls"),
-        ("smtps://mail:2465?tls=required", 2465, "tls"),
+        ("smtps://mail:2465/", 2465, "tls"),
     ],
 )
 def test_ports_are_the_usual_ones(url, port, secured):

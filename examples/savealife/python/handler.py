@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 from api import Api, ApiError, Claim
@@ -164,7 +164,7 @@ class Settings:
     """What the environment says."""
 
     api_url: str
-    token: str
+    token: str = field(repr=False)
     smtp: Server
     sender: str
 
@@ -192,10 +192,11 @@ class Settings:
 
 def seconds(text):
     """As the other containers' settings write a time: 500ms, 10s, 1m."""
-    found = re.fullmatch(r"(\d+)(ms|s|m)", text)
-    if not found:
-        raise ValueError("SMTP_TIMEOUT is not a time like 10s")
-    return int(found[1]) * {"ms": 0.001, "s": 1, "m": 60}[found[2]]
+    found = re.fullmatch(r"(\d{1,6})(ms|s|m)", text)
+    time = int(found[1]) * {"ms": 0.001, "s": 1, "m": 60}[found[2]] if found else 0
+    if not 0.01 <= time <= 300:
+        raise ValueError("SMTP_TIMEOUT is not a time like 10s; 10ms to 5m are allowed")
+    return time
 
 
 def claim_lasts_ms(settings):

@@ -8,7 +8,7 @@ say in words that can be read. Neither names an address. Standard library only.
 import re
 import smtplib
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -18,6 +18,12 @@ from urllib.parse import unquote, urlsplit
 
 # Seven bits, for whatever server there is; lines end as on the wire.
 POLICY = SMTP.clone(cte_type="7bit")
+# What an SMTP_URL asks for by its scheme and its query; there are no others.
+SECURED = {("smtp", ""): None, ("smtp", "tls=required"): "starttls", ("smtps", ""): "tls"}
+LIKE = (
+    "smtp://host:25, smtp://user:password@host:587?tls=required or smtps://user:password@host,"
+    " percent-encoded"
+)
 
 
 class NotSent(Exception):
@@ -45,24 +51,29 @@ class Server:
     # None, "starttls" or "tls" from the first byte.
     secured: str | None
     user: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     timeout: float
 
     @classmethod
     def of(cls, url, timeout):
         """smtp://host:port in plain text, with ?tls=required after STARTTLS, or smtps://, where it
         begins with TLS. user:password@ stand before the host, percent-encoded."""
-        parts = urlsplit(url)
-        secured = {"smtp": None, "smtps": "tls"}.get(parts.scheme, "?")
-        if secured == "?" or not parts.hostname or parts.query not in ("", "tls=required"):
-            raise ValueError("SMTP_URL is not like smtp://host:port or smtps://host:port")
-        if parts.query and not secured:
-            secured = "starttls"
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+            secured = SECURED[parts.scheme, parts.query]
+        except (ValueError, KeyError):
+            host = None
+        if not host or parts.path not in ("", "/"):
+            # Not urlsplit's words: it repeats what it takes for a port, which may be of a password.
+            raise ValueError(f"SMTP_URL is not an address like {LIKE}")
         if parts.password and not secured:
             raise ValueError("SMTP_URL has a password and no TLS: use smtps:// or ?tls=required")
         user, password = (unquote(one) if one else None for one in (parts.username, parts.password))
-        port = parts.port or {None: 25, "starttls": 587, "tls": 465}[secured]
-        return cls(parts.hostname, port, secured, user, password, timeout)
+        if (user is None) != (password is None):
+            raise ValueError("SMTP_URL has only one of user and password; give both, or neither")
+        port = port or {None: 25, "starttls": 587, "tls": 465}[secured]
+        return cls(host, port, secured, user, password, timeout)
 
     def connect(self):
         if self.secured == "tls":
@@ -74,7 +85,7 @@ class Server:
             smtp.starttls(context=ssl.create_default_context())
         smtp.ehlo_or_helo_if_needed()
         if self.user is not None:
-            smtp.login(self.user, self.password or "")
+            smtp.login(self.user, self.password)
         return smtp
 
 
