@@ -57,7 +57,10 @@ class Api:
             self.mails[key] = {"state": state, "attempt": attempt, "at": time.monotonic()}
         elif there["state"] != state or attempt is None or there["attempt"] != attempt:
             age = int((time.monotonic() - there["at"]) * 1000)
-            return 200, {"return_value": {"claimed": False, "state": there["state"], "age": age}}
+            stands = {"state": there["state"], "age": age}
+            if there["attempt"]:
+                stands["attempt"] = there["attempt"]
+            return 200, {"return_value": {"claimed": False, **stands}}
         return 200, {"return_value": {"claimed": True}}
 
     def end(self, key, state, attempt):
@@ -131,8 +134,11 @@ class Mailbox:
         self.refuses_mail = lambda recipient: None
         # What it says when it has taken a mail.
         self.says = lambda recipient: "250 OK"
-        # "drops" the connection or "hangs" when it has all of a mail.
+        # "drops" the connection, "hangs" or "drips" when it has all of a mail.
         self.after_mail = lambda recipient: None
+        # The same before it: it goes on with an answer for ever, a byte now and then.
+        self.drips = lambda recipient: False
+        self.dripped = 0
         self.closes_after = None
         self.hanging = threading.Event()
         options = {}
@@ -160,6 +166,8 @@ class Mailbox:
         return "250 OK"
 
     async def handle_RCPT(self, server, session, envelope, address, options):
+        if self.drips(address):
+            await self.drip(server)
         if answer := self.refuses(address):
             return answer
         envelope.rcpt_tos.append(address)
@@ -176,7 +184,15 @@ class Mailbox:
             case "hangs":
                 self.hanging.set()
                 await asyncio.sleep(3600)
+            case "drips":
+                await self.drip(server)
         return self.says(recipient)
+
+    async def drip(self, server):
+        while not server.transport.is_closing():
+            server.transport.write(b"x")
+            self.dripped += 1
+            await asyncio.sleep(0.02)
 
     def recipients(self):
         return sorted(recipient for recipient, _ in self.got)

@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -142,10 +143,27 @@ def test_a_city_without_donors_is_done(handle, mailbox):
 
 def test_older_items_may_lack_things(handle, api, mailbox, caplog):
     api.donors["Haarlem"] = [{"id": "a", "email": None}, {"id": "b", "email": "x y@z"}, TWO]
-    assert handle(donation(address=None, datetime=None)) == failures()
+    assert handle(donation()) == failures()
     assert mailbox.recipients() == [TWO["email"]]
     assert [line["donor"] for line in said(caplog, "no address to mail to")] == ["a", "b"]
-    assert handle(donation(identifier="b", city=None, SK="CITY#None")) == failures()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        donation(city=None, SK="CITY#None"),
+        donation(datetime=None),
+        donation(address=""),
+        *(donation(identifier=odd) for odd in ["", "b", "AA493A26BC8F", "aa493a26bc8f0", "../donors", "a b"]),
+    ],
+)
+def test_a_donation_that_says_too_little_is_passed_over(handle, api, mailbox, caplog, record):
+    """By the rule of the handler in Rust. It holds up nothing that comes after it."""
+    after = donation(identifier="bb493a26bc8f", number="101")
+    assert handle(record, after) == failures()
+    assert len(mailbox.got) == 2
+    [line] = said(caplog, "a donation says too little; nobody is mailed")
+    assert line["record"] == "100"
 
 
 def test_a_thousand_donors_get_one_each(handle, api, mailbox):
@@ -168,7 +186,7 @@ def test_the_same_event_again_mails_nobody(handle, api, mailbox, caplog):
 
 
 def test_another_donation_is_another_mail(handle, mailbox):
-    handle(donation(), donation(identifier="b", number="101"))
+    handle(donation(), donation(identifier="bb493a26bc8f", number="101"))
     assert mailbox.recipients() == sorted(2 * [ONE["email"], TWO["email"]])
 
 
@@ -188,6 +206,19 @@ def test_who_was_refused_gets_it_with_the_next_attempt(handle, api, mailbox, whe
     setattr(mailbox, when, lambda recipient: None)
     assert handle(donation()) == failures()
     assert mailbox.recipients() == [ONE["email"], TWO["email"]]
+
+
+def test_a_server_that_goes_away_has_sent_nothing(handle, api, mailbox, monkeypatch):
+    """With a connection that is kept, which it leaves."""
+    monkeypatch.setattr(handler, "MAILS_AT_ONCE", 1)
+
+    def goes_away(method, path, body):
+        if path.endswith(TWO["id"]):
+            mailbox.stop()
+
+    api.fails = goes_away
+    assert handle(donation()) == failures("100")
+    assert api.states() == {(DONATION, ONE["id"]): "sent"}, "the claim was given back"
 
 
 def test_a_mailbox_that_is_not_there_is_not_asked_for_again(handle, api, mailbox, caplog):
@@ -249,12 +280,66 @@ def test_a_claim_of_an_attempt_that_may_live_is_waited_for(handle, api, mailbox)
     assert mailbox.recipients() == [TWO["email"]]
 
 
-def test_a_claim_of_an_attempt_that_died_is_unknown(handle, api, mailbox):
-    api.note((DONATION, ONE["id"]), "sending")
+# An API of before there were attempts names none.
+@pytest.mark.parametrize("attempt", ["its-attempt", None])
+def test_a_claim_of_an_attempt_that_died_is_unknown(handle, api, mailbox, attempt):
+    api.note((DONATION, ONE["id"]), "sending", attempt)
     api.grow_old((DONATION, ONE["id"]))
     assert handle(donation()) == failures()
     assert api.states()[DONATION, ONE["id"]] == "unknown"
     assert mailbox.recipients() == [TWO["email"]]
+
+
+def test_it_is_the_dead_claim_that_is_settled_and_no_later_one(handle, api, mailbox, caplog):
+    key = DONATION, ONE["id"]
+    api.note(key, "sending", "the-dead-one")
+    api.grow_old(key)
+
+    def overtakes(method, path, body):
+        """Its owner was alive after all and gives it back, and another claims it."""
+        if body == {"state": "unknown", "attempt": "the-dead-one"}:
+            api.end(key, None, "the-dead-one")
+            api.note(key, "sending", "the-next-one")
+
+    api.fails = overtakes
+    assert handle(donation()) == failures("100"), "it is waited for"
+    assert api.mails[key]["attempt"] == "the-next-one" and api.states()[key] == "sending"
+    assert said(caplog, "may be missing") == []
+
+
+def test_a_claim_that_took_too_long_is_not_used(handle, api, mailbox, monkeypatch):
+    """Others may have taken it for dead before its mail was sent."""
+    monkeypatch.setattr(api_module, "CLAIM_WITHIN", 1)
+    ask = api_module.Api.ask
+
+    def slow(self, method, path, body=None, *timeout):
+        answer = ask(self, method, path, body, *timeout)
+        if (body or {}).get("state") == "sending":
+            threading.Event().wait(1.01)
+        return answer
+
+    monkeypatch.setattr(api_module.Api, "ask", slow)
+    assert handle(donation()) == failures("100")
+    assert mailbox.got == [] and api.mails == {}, "it was given back"
+
+
+@pytest.mark.parametrize("when", ["drips", "after_mail"])
+def test_a_server_that_answers_a_byte_now_and_then_is_hung_up_on(handle, api, mailbox, when):
+    """No single read takes longer than the timeout."""
+    setattr(mailbox, when, lambda recipient: "drips" if recipient == ONE["email"] else None)
+    found = handle(donation(), SMTP_TIMEOUT="200ms")
+    if when == "drips":
+        assert found == failures("100") and api.states() == {(DONATION, TWO["id"]): "sent"}
+    else:
+        assert found == failures()
+        assert api.states() == {(DONATION, ONE["id"]): "unknown", (DONATION, TWO["id"]): "sent"}
+    # At 8192 smtplib gives up on a line.
+    assert 0 < mailbox.dripped < 8000
+
+
+def test_both_handlers_take_a_claim_for_dead_at_the_same_age(environment):
+    settings = handler.Settings.read({**environment, "SMTP_TIMEOUT": "10s"})
+    assert handler.claim_lasts_ms(settings) == 2 * 10_000 + 30_000
 
 
 @pytest.mark.parametrize("status", [401, 500, 503])
@@ -310,7 +395,7 @@ def test_an_api_that_is_not_there_costs_nothing(handle, mailbox):
 
 def test_one_city_does_not_hold_up_another(handle, api, mailbox):
     mailbox.refuses = lambda recipient: "450 later" if recipient == ONE["email"] else None
-    records = [donation(), donation(identifier="b", city="Amsterdam", number="101")]
+    records = [donation(), donation(identifier="bb493a26bc8f", city="Amsterdam", number="101")]
     assert handle(*records) == failures("100")
     assert mailbox.recipients() == [TWO["email"], donor(3)["email"]]
 
@@ -348,10 +433,11 @@ def test_a_server_that_wants_a_login_gets_it():
             mailer = mail.Mailer(server, "savealife@example.org")
             letter = mail.mail(ONE["email"], "subject", "text", "<a.b@savealife>")
             if server is right:
+                mailer.ready()
                 mailer.send(letter)
             else:
                 with pytest.raises(mail.NotSent, match="the server answered with 535"):
-                    mailer.send(letter)
+                    mailer.ready()
             mailer.close()
             assert len(mailbox.got) == taken
     finally:

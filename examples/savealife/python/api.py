@@ -13,6 +13,10 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 API_TIMEOUT = 10.0
+# A claim that took longer is not used, and its end is noted in this time or not at all: whoever
+# finds it adds them to what a mail may take, and knows then that nobody is at it any more.
+CLAIM_WITHIN = 10.0
+NOTE_WITHIN = 20.0
 # A mail whose fate is known shall not become one of which nothing is known, because the API
 # container was away for a moment: what is noted is tried again after these seconds.
 PAUSES = (0.2, 0.5, 1.0, 2.0)
@@ -43,18 +47,19 @@ class Api:
             yield answer["return_value"]
             path = answer.get("next")
 
-    def ask_until(self, method, path, body=None):
+    def ask_within(self, limit, method, path, body=None):
         """What can be asked twice without doing more than once."""
-        for pause in PAUSES:
+        ends = time.monotonic() + limit
+        for pause in (*PAUSES, None):
+            left = ends - time.monotonic()
             try:
-                return self.ask(method, path, body)
+                return self.ask(method, path, body, min(left, API_TIMEOUT))
             except ApiError as error:
-                if not error.may_pass:
+                if not error.may_pass or pause is None or time.monotonic() + pause >= ends:
                     raise
                 time.sleep(pause)
-        return self.ask(method, path, body)
 
-    def ask(self, method, path, body=None):
+    def ask(self, method, path, body=None, timeout=API_TIMEOUT):
         """One call, on a connection of its own: no worker waits for another's."""
         request = Request(urljoin(self.url, path), method=method)
         request.add_header("Authorization", f"Bearer {self.token}")
@@ -63,7 +68,7 @@ class Api:
             request.add_header("Content-Type", "application/json")
         what = f"{method} {urlsplit(path).path}"
         try:
-            with self.opener.open(request, timeout=API_TIMEOUT) as answer:
+            with self.opener.open(request, timeout=timeout) as answer:
                 return json.load(answer)
         except HTTPError as error:
             raise ApiError(f"{what}: status {error.code}", error.code) from error
@@ -84,19 +89,27 @@ class Claim:
 
     def make(self):
         body = {"state": "sending", "attempt": self.attempt}
-        return self.api.ask_until("PUT", self.path, body)["return_value"]
+        began = time.monotonic()
+        found = self.api.ask_within(CLAIM_WITHIN, "PUT", self.path, body)["return_value"]
+        if found["claimed"] and time.monotonic() - began > CLAIM_WITHIN:
+            self.give_back()
+            raise ApiError("a claim took too long to be used")
+        return found
 
     def note(self, state):
+        """Says whether this attempt's claim stood until now."""
         body = {"state": state, **({"attempt": self.attempt} if self.attempt else {})}
-        self.end("PUT", self.path, body)
+        return self.end("PUT", self.path, body)
 
     def give_back(self):
-        self.end("DELETE", f"{self.path}?attempt={self.attempt}")
+        return self.end("DELETE", f"{self.path}?attempt={self.attempt}")
 
     def end(self, *call):
         try:
-            self.api.ask_until(*call)
+            self.api.ask_within(NOTE_WITHIN, *call)
         except ApiError as error:
             # Another attempt has taken this one for dead, and said so.
             if error.status != 409:
                 raise
+            return False
+        return True

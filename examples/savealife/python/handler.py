@@ -17,12 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
 
-from api import Api, ApiError, Claim
-from mail import Mailer, NoAnswer, NotSent, Refused, Server, Unusable, mail
+from api import CLAIM_WITHIN, NOTE_WITHIN, Api, ApiError, Claim
+from mail import Left, Mailer, NoAnswer, NotSent, Refused, Server, Unusable, mail
 
 MAILS_AT_ONCE = 8
 # Kept of the time that is left, for the mails that are under way and what is noted of them.
 RESERVE_MS = 15_000
+
+# What the API makes ids of.
+UID = re.compile("[0-9a-f]{12}")
 
 log = logging.getLogger("savealife")
 log.setLevel(logging.INFO)
@@ -42,8 +45,7 @@ def handle_stream(event, context):
             for record in event["Records"]:
                 donation = Donation(record, around)
                 if donation.is_new and not donation.done(workers):
-                    number = record["dynamodb"]["SequenceNumber"]
-                    failures.append({"itemIdentifier": number})
+                    failures.append({"itemIdentifier": donation.number})
     finally:
         for mailer in mailers:
             mailer.close()
@@ -66,6 +68,7 @@ class Donation:
 
     def __init__(self, record, around):
         image = record["dynamodb"].get("NewImage", {})
+        self.number = record["dynamodb"]["SequenceNumber"]
         kind, _, self.id = text(image, "PK").partition("#")
         # FILTER_CRITERIA lets nothing else through. Without it nobody shall be mailed for less.
         self.is_new = record["eventName"] == "INSERT" and kind == "DONATION"
@@ -75,8 +78,9 @@ class Donation:
     def done(self, workers):
         """Whether every donor of the city was seen to."""
         counts = Counter()
-        if not self.city.strip():
-            say(logging.WARNING, "a donation without a city", donation=self.id)
+        if not (UID.fullmatch(self.id) and self.city and self.when and self.where):
+            # An older program's. The API would never take its id, and it would come for ever.
+            say(logging.WARNING, "a donation says too little; nobody is mailed", record=self.number)
             return True
         try:
             for page in self.api.donors(self.city):
@@ -97,16 +101,33 @@ class Donation:
         except Unusable:
             say(logging.WARNING, "no address to mail to", donation=self.id, donor=donor["id"])
             return "skipped"
-        if not self.around.has_time():
-            return "later"
-        claim = Claim(self.api, self.id, donor["id"])
+        mailer = self.around.free.get()
         try:
-            found = claim.make()
-            return self.send(claim, letter) if found["claimed"] else self.left(claim, found)
+            return self.mail(mailer, letter, donor["id"])
+        except NotSent as why:
+            say(logging.WARNING, "the mail server cannot be used", donation=self.id, why=str(why))
+            return "later"
         except ApiError as error:
             # What was claimed stays so. Its mail may have been sent, so it is not sent again.
             say(logging.WARNING, "not noted", donation=self.id, donor=donor["id"], why=str(error))
             return "later"
+        finally:
+            self.around.free.put(mailer)
+
+    def mail(self, mailer, letter, donor):
+        """Claims a mail and sends it, where nobody has."""
+        while self.around.has_time():
+            mailer.ready()
+            claim = Claim(self.api, self.id, donor)
+            found = claim.make()
+            if not found["claimed"]:
+                return self.left(claim, found)
+            try:
+                return self.send(mailer, claim, letter)
+            except Left:
+                # Once: the next connection is a new one.
+                claim.give_back()
+        return "later"
 
     def left(self, claim, found):
         """What an earlier attempt has left."""
@@ -114,33 +135,35 @@ class Donation:
             return "refused" if found["state"] == "refused" else "had"
         if found["age"] < self.around.claim_lasts_ms:
             return "later"
-        claim.attempt = None
+        # That claim, and no other that was made since.
+        claim.attempt = found.get("attempt")
         return self.unknown(claim, "the attempt that claimed it has died")
 
-    def send(self, claim, letter):
+    def send(self, mailer, claim, letter):
         """A mail that is claimed."""
-        mailer = self.around.free.get()
         try:
             mailer.send(letter)
         except Refused as why:
             say(logging.WARNING, "refused for good", **claim.names(), why=str(why))
             claim.note("refused")
             return "refused"
+        except Left:
+            raise
         except NotSent as why:
             say(logging.WARNING, "not sent", **claim.names(), why=str(why))
             claim.give_back()
             return "later"
         except NoAnswer as why:
             return self.unknown(claim, str(why))
-        finally:
-            self.around.free.put(mailer)
         claim.note("sent")
         return "sent"
 
     def unknown(self, claim, why):
         """It may have been sent: it is not sent again, and that can be seen."""
+        if not claim.note("unknown"):
+            # Another attempt knows more of it; the next will see.
+            return "later"
         say(logging.WARNING, "may be missing", **claim.names(), why=why)
-        claim.note("unknown")
         return "unknown"
 
     def letter(self, donor):
@@ -201,8 +224,8 @@ def seconds(text):
 
 def claim_lasts_ms(settings):
     """An attempt is at one mail for no longer; whoever finds an older claim knows that its owner
-    died between claiming and saying how it went."""
-    return (2 * settings.smtp.timeout + 60) * 1000
+    died between claiming and saying how it went. The handler in Rust says the same."""
+    return (CLAIM_WITHIN + 2 * settings.smtp.timeout + NOTE_WITHIN) * 1000
 
 
 def time_left(context):

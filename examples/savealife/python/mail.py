@@ -7,7 +7,10 @@ say in words that can be read. Neither names an address. Standard library only.
 
 import re
 import smtplib
+import socket
 import ssl
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -32,6 +35,11 @@ class NotSent(Exception):
 
 class Refused(NotSent):
     """Nor will it be: the server has said for good that there is no such recipient."""
+
+
+class Left(NotSent):
+    """Nor was it looked at: the server has left a connection that was kept, after so many mails
+    for instance."""
 
 
 class NoAnswer(Exception):
@@ -93,11 +101,25 @@ class Mailer:
     """Hands mails over one after the other. Not for two threads at a time."""
 
     def __init__(self, server, sender):
-        self.server, self.sender, self.smtp = server, sender, None
+        self.server, self.sender, self.smtp, self.is_kept = server, sender, None, False
+
+    def ready(self):
+        """Before a mail is claimed: where no server answers, nothing is."""
+        self.is_kept = self.smtp is not None
+        if not self.is_kept:
+            try:
+                self.smtp = self.server.connect()
+            except OSError as error:
+                raise NotSent(plainly(error)) from error
 
     def send(self, mail):
-        """Returns when the server has taken it."""
+        """Returns when the server has taken it, within twice the timeout."""
+        del mail["From"]
         mail["From"] = self.sender
+        with hung_up_after(2 * self.server.timeout, self.smtp.sock):
+            self.hand_over(mail)
+
+    def hand_over(self, mail):
         body = re.sub(rb"(?m)^\.", b"..", mail.as_bytes(policy=POLICY))
         try:
             self.offer(mail["To"].addresses[0].addr_spec)
@@ -108,7 +130,8 @@ class Mailer:
             raise
         except OSError as error:
             self.drop()
-            raise NotSent(plainly(error)) from error
+            is_left = self.is_kept and isinstance(error, smtplib.SMTPServerDisconnected)
+            raise (Left if is_left else NotSent)(plainly(error)) from error
         try:
             code, _ = self.smtp.getreply()
         except OSError as error:
@@ -123,19 +146,10 @@ class Mailer:
         raise NoAnswer("the server's answer to the mail cannot be read")
 
     def offer(self, recipient):
-        """All that comes before the mail itself. A server may have left a connection that was
-        kept, after so many mails for instance: then once more on a new one."""
-        is_kept = self.smtp is not None
-        try:
-            self.smtp = self.smtp or self.server.connect()
-            self.expect(2, "MAIL", f"FROM:{smtplib.quoteaddr(self.sender)}")
-            self.expect(2, "RCPT", f"TO:{smtplib.quoteaddr(recipient)}")
-            self.expect(3, "DATA")
-        except smtplib.SMTPServerDisconnected:
-            self.drop()
-            if not is_kept:
-                raise
-            self.offer(recipient)
+        """All that comes before the mail itself."""
+        self.expect(2, "MAIL", f"FROM:{smtplib.quoteaddr(self.sender)}")
+        self.expect(2, "RCPT", f"TO:{smtplib.quoteaddr(recipient)}")
+        self.expect(3, "DATA")
 
     def expect(self, wanted, verb, argument=""):
         """An answer of this class. The server's words are left out: often they repeat the address."""
@@ -160,6 +174,24 @@ class Mailer:
             except OSError:
                 self.drop()
         self.smtp = None
+
+
+@contextmanager
+def hung_up_after(seconds, sock):
+    """A timeout is for one read, and none for a server that sends a byte now and then."""
+
+    def hang_up():
+        with suppress(OSError):
+            # The socket's own, which wakes who waits for it; TLS' would forget its keys first.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def plainly(error):
