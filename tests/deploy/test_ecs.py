@@ -493,6 +493,14 @@ def test_the_consumer_is_told_what_to_hand_over(template):
     assert not {"FILTER_CRITERIA", "FUNCTION_RESPONSE_TYPES"} & set(plain)
 
 
+def test_the_consumer_is_told_when_to_give_up(template):
+    names = ("MAXIMUM_RETRY_ATTEMPTS", "MAXIMUM_RECORD_AGE_IN_SECONDS", "ON_FAILURE")
+    given = {"MaximumRetryAttempts": "9", "MaximumRecordAgeInSeconds": "3600", "OnFailure": "none"}
+    for parameters, told in [({}, ["-1", "-1", "api"]), (given, ["9", "3600", "none"])]:
+        environment = Stack(template, **parameters).environment("consumer")
+        assert [environment[name] for name in names] == told
+
+
 # What is refused
 
 PATTERNS = {
@@ -539,6 +547,14 @@ PATTERNS = {
     "FilterCriteria": (
         ["", '{"Filters":[{"Pattern":"{}"}]}'],
         ["[]", "Filters", '"{}"'],
+    ),
+    "MaximumRecordAgeInSeconds": (
+        [str(age) for age in [-1, *range(60, 604_801)]],
+        ["", "0", "-2", "59", "604801", "1000000", "060", "6e4", " 60"],
+    ),
+    "OnFailure": (
+        ["api", "none", "http://127.0.0.1:3000/", "https://failed.internal/orders?x=1"],
+        ["", "table", "API", "arn:aws:sqs:eu-central-1:123456789012:failed", "http://", "https://a b/"],
     ),
     "ApiImageUri": (
         ["", "ghcr.io/acme/donations@sha256:" + "0" * 64],
@@ -599,6 +615,12 @@ def test_the_bounds_of_numbers_are_the_documented_ones(root, template):
         low, high = re.search(r"(\d+) to (\d+)[.;]", meaning).groups()
         found = template["Parameters"][parameter]
         assert (found["MinValue"], found["MaxValue"]) == (int(low), int(high))
+    # -1 stands for none.
+    retries = re.search(r"^\| `MAXIMUM_RETRY_ATTEMPTS` .* (\d+) to (\d+); -1", configuration(root), re.M)
+    assert template["Parameters"]["MaximumRetryAttempts"]["MaxValue"] == int(retries[2])
+    ages = re.search(r"^\| `MAXIMUM_RECORD_AGE_IN_SECONDS` .* (\d+) to (\d+); -1", configuration(root), re.M)
+    taken = PATTERNS["MaximumRecordAgeInSeconds"][0]
+    assert (taken[1], taken[-1]) == ages.groups()
 
 
 @pytest.mark.parametrize(
