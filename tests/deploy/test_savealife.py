@@ -39,6 +39,8 @@ def assert_each_knows_what_it_needs(consumer, api, handler):
     assert ["STREAM_ARN" in one for one in (consumer, api, handler)] == [True, False, False]
     assert the_filter(consumer["FILTER_CRITERIA"]) == FILTER
     assert consumer["FUNCTION_RESPONSE_TYPES"] == "ReportBatchItemFailures"
+    # A donation that always fails must not hold up all that come after it, and is not lost.
+    assert 0 < int(consumer["MAXIMUM_RETRY_ATTEMPTS"]) <= 10_000 and consumer["ON_FAILURE"] == "api"
     assert consumer["HANDLER"].endswith(":3000/") and handler["LISTEN"] == "0.0.0.0:3000"
     assert handler["SAVEALIFE_API_URL"].endswith(":8080")
     token = {"SAVEALIFE_TOKEN", "SAVEALIFE_TOKEN_FILE"}
@@ -87,6 +89,23 @@ def template():
     read, problems = decode.decode(str(HERE / "ecs.yaml"))
     assert problems == []
     return json.loads(json.dumps(read))
+
+
+# The template's defaults that are handed on.
+LIMITS = {"MaximumRetryAttempts": "240", "MaximumRecordAgeInSeconds": "-1", "OnFailure": "api"}
+
+
+def test_what_is_given_up_is_said_to_streamgates_template(stack, nested):
+    given = stack.properties("Streamgate")["Parameters"]
+    assert {name: given[name] for name in LIMITS} == LIMITS
+    own = Savealife(stack.template, **{**OWN, "MaximumRetryAttempts": "7", "OnFailure": "none"})
+    given = own.properties("Streamgate")["Parameters"]
+    assert (given["MaximumRetryAttempts"], given["OnFailure"]) == ("7", "none")
+    # What the nested template would refuse is refused before anything is created.
+    for name in LIMITS:
+        outer, inner = (one.template["Parameters"][name] for one in (stack, nested))
+        for bound in ("Type", "AllowedPattern", "MinValue", "MaxValue"):
+            assert outer.get(bound) == inner.get(bound), name
 
 
 OWN = {
