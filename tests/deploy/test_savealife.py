@@ -256,6 +256,14 @@ def test_the_load_balancer_shows_the_public_routes_only(stack):
     assert (with_tls.properties("Listener")["Protocol"], with_tls.properties("Listener")["Port"]) == ("HTTPS", 443)
 
 
+def test_the_load_balancer_closes_silent_connections_before_the_api_does(stack):
+    attributes = stack.properties("LoadBalancer")["LoadBalancerAttributes"]
+    [idle] = [int(one["Value"]) for one in attributes if one["Key"] == "idle_timeout.timeout_seconds"]
+    listener = (ROOT / "src" / "api" / "listener.rs").read_text()
+    kept = re.search(r"HEAD_TIMEOUT: Duration = Duration::from_secs\((\d+)\)", listener)
+    assert idle < int(kept[1])
+
+
 def test_on_ecs_a_stop_is_longer_than_an_invocation(stack, nested):
     seconds = lambda text: int(text.removesuffix("s"))
     [handler] = stack.properties("HandlerTask")["ContainerDefinitions"]
