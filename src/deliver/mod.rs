@@ -41,7 +41,7 @@ use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -180,19 +180,26 @@ impl Response {
         let Some(first) = self.failed.iter().min_by(|a, b| compare(a, b)) else {
             return Ok(self.state);
         };
-        let known: HashSet<&str> = batch.records.iter().map(Record::sequence_digits).collect();
-        let message = match self.failed.iter().find(|digits| !known.contains(digits.as_str())) {
-            None => format!("the handler answered that {} records failed", self.failed.len()),
+        // They are numbers, with zeros before them or without.
+        let known: HashMap<&str, &str> =
+            batch.records.iter().map(Record::sequence_digits).map(by_value).collect();
+        let is_known = |digits: &String| known.contains_key(by_value(digits).0);
+        let from = known.get(by_value(first).0).filter(|_| self.failed.iter().all(is_known));
+        let Some(from) = from else {
             // Lambda's documents do not say what this means. The reading that loses nothing:
-            Some(_) => {
-                return Err(HandlerError::failed(
-                    "the handler answered that a record failed which is not in the batch, so the whole batch counts as failed",
-                ));
-            }
+            return Err(HandlerError::failed(
+                "the handler answered that a record failed which is not in the batch, so the whole batch counts as failed",
+            ));
         };
+        let message = format!("the handler answered that {} records failed", self.failed.len());
         let error = HandlerError::new(InvocationOutcome::Partial, message);
-        Err(HandlerError { from: Some(first.clone()), state: self.state, ..error })
+        Err(HandlerError { from: Some((*from).to_owned()), state: self.state, ..error })
     }
+}
+
+/// A sequence number without zeros before it, and as it was written.
+fn by_value(digits: &str) -> (&str, &str) {
+    (digits.trim_start_matches('0'), digits)
 }
 
 /// The longest that a handler may ask to be left alone.
@@ -313,6 +320,8 @@ mod tests {
         let partial = judge(&["100", "11", "100"]).unwrap_err();
         assert_eq!((partial.from.as_deref(), partial.invoked), (Some("11"), true));
         assert_eq!(partial.outcome, InvocationOutcome::Partial);
+        let padded = judge(&["00000000000000000000000000000000000000000011"]).unwrap_err();
+        assert_eq!(padded.from.as_deref(), Some("11"), "as the record has it");
         for elsewhere in [&["11", "12"][..], &["5"], &["x"]] {
             let whole = judge(elsewhere).unwrap_err();
             assert_eq!((whole.from, whole.outcome), (None, InvocationOutcome::Error));
