@@ -21,6 +21,7 @@ pub(super) fn handler(config: &ConsumerConfig) -> Result<Arc<dyn Handler>, Exit>
         HandlerConfig::Http(url) => Arc::new(
             HttpHandler::new(url.clone(), &config.consumer, config.answers)
                 .map_err(|error| Exit::Failed(format!("HANDLER: {error}")))?
+                .as_cloud_events(config.cloud_events.clone())
                 .signed(config.handler_secrets.clone()),
         ),
         HandlerConfig::Exec(program, arguments) => {

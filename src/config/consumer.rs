@@ -3,7 +3,9 @@
 use super::common::{
     address, attribute_name, consumer_name, log_filter, log_format, table_name, token,
 };
-use super::handler::{HandlerConfig, handler, handler_secrets, retries, tumbling_window};
+use super::handler::{
+    HandlerConfig, cloud_events, handler, handler_secrets, retries, tumbling_window,
+};
 use super::settings::Command;
 use super::values::{Faults, Values};
 use crate::arn::StreamArn;
@@ -16,6 +18,7 @@ use crate::filter::FilterCriteria;
 use crate::lineage::StartingPosition;
 use crate::polling::PollIntervals;
 use crate::progress::{ApiToken, ClientSettings, TableSettings};
+use crate::record::CloudEvents;
 use crate::telemetry::logging::LogFormat;
 use reqwest::{Certificate, Url};
 use std::net::SocketAddr;
@@ -55,6 +58,8 @@ pub struct ConsumerConfig {
     pub consumer: String,
     /// `HANDLER`.
     pub handler: HandlerConfig,
+    /// `HANDLER_FORMAT=cloudevents`: what it is sent, in place of Lambda's event.
+    pub cloud_events: Option<CloudEvents>,
     /// `HANDLER_SECRET`: signs requests to it.
     pub handler_secrets: Option<Secrets>,
     /// `FUNCTION_RESPONSE_TYPES` and `TUMBLING_WINDOW_IN_SECONDS`: what is read of answers.
@@ -131,6 +136,7 @@ pub(super) fn read(
     let sort_key = values.read("TABLE_SORT_KEY", attribute_name);
     let handler = values.read("HANDLER", handler);
     let handler_timeout = values.duration("HANDLER_TIMEOUT", MILLI, 15 * MINUTE);
+    let cloud_events = cloud_events(&mut values, handler.as_ref(), stream.as_ref());
     let handler_secrets = handler_secrets(&mut values, handler.as_ref());
     let retries = retries(&mut values);
     let report_batch_item_failures = values.read("FUNCTION_RESPONSE_TYPES", |text| {
@@ -189,6 +195,7 @@ pub(super) fn read(
             sort_key: sort_key?,
             consumer: consumer?,
             handler: handler?,
+            cloud_events: cloud_events?,
             handler_secrets,
             answers: Answers {
                 failures: report_batch_item_failures.is_some(),
@@ -390,6 +397,8 @@ mod tests {
                 "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
                 "whose requests could be signed",
             ),
+            ("HANDLER_FORMAT", "json", "lambda and cloudevents are allowed"),
+            ("HANDLER_FORMAT", "cloudevents", "HANDLER is no http://… or https://…"),
             ("HANDLER", "lambda+http://a:1,b", "several with commas between"),
             ("HANDLER", "lambda+http://a:1/?x", "without path or query"),
             ("HANDLER", "ftp://me:secret@a/", "is something else; log"),
@@ -408,6 +417,31 @@ mod tests {
         ] {
             let Faults(faults) = with(name, value).unwrap_err();
             assert!(faults.iter().any(|f| f.what.contains(says)), "{name}={value}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn cloudevents_go_to_a_url_and_carry_no_window() {
+        let of = |more: &[(&str, &str)]| {
+            let set = [("STREAM_ARN", ARN), ("TABLE_NAME", "people"), ("HANDLER", "http://x/")];
+            read(&[&set[..], more].concat())
+        };
+        let format = ("HANDLER_FORMAT", "cloudevents");
+        assert!(of(&[format]).unwrap().cloud_events.is_some());
+        assert!(of(&[format, ("TUMBLING_WINDOW_IN_SECONDS", "0")]).is_ok());
+        for lambda in ["lambda", ""] {
+            assert!(of(&[("HANDLER_FORMAT", lambda)]).unwrap().cloud_events.is_none());
+        }
+        for other in [
+            ("HANDLER", "log"),
+            ("HANDLER", "discard"),
+            ("HANDLER", "exec:cat"),
+            ("HANDLER", "lambda+http://x"),
+            ("TUMBLING_WINDOW_IN_SECONDS", "60"),
+        ] {
+            let Faults(faults) = of(&[format, other]).unwrap_err();
+            let [fault] = &faults[..] else { panic!("one fault: {faults:?}") };
+            assert!(fault.name == "HANDLER_FORMAT" && fault.what.contains(other.0), "{fault}");
         }
     }
 

@@ -1,11 +1,13 @@
-//! Settings of the way to the handler: who it is, how requests are signed, and what
-//! becomes of batches that it does not take.
+//! Settings of the way to the handler: who it is, what it is sent, how requests are signed,
+//! and what becomes of batches that it does not take.
 //!
 //! Owns their bounds and what goes with what. Invariant: records can be given up only
 //! where a setting says what becomes of them.
 
 use super::values::Values;
+use crate::arn::StreamArn;
 use crate::deliver::{LetterBox, OnFailure, RetrySettings, Secrets};
+use crate::record::CloudEvents;
 use reqwest::Url;
 use std::time::Duration;
 
@@ -129,6 +131,33 @@ pub(super) fn tumbling_window(
         values.fault(WINDOW, "is set, but HANDLER does not answer, and so keeps no state; http(s)://…, lambda+http://… and exec:program do");
     }
     Some(is_set.then(|| Duration::from_secs(window)))
+}
+
+/// CloudEvents go to whoever has not said what a batch has to be: Lambda functions and programs
+/// are written for Lambda's event, and so is the state of a window. The inner `None` is Lambda's
+/// event.
+pub(super) fn cloud_events(
+    values: &mut Values<'_>,
+    handler: Option<&HandlerConfig>,
+    stream: Option<&StreamArn>,
+) -> Option<Option<CloudEvents>> {
+    const FORMAT: &str = "HANDLER_FORMAT";
+    let is_set = values.read(FORMAT, |text| match text {
+        "lambda" => Ok(false),
+        "cloudevents" => Ok(true),
+        _ => Err(format!("is {text:?}; lambda and cloudevents are allowed")),
+    })?;
+    if !is_set {
+        return Some(None);
+    }
+    if handler.is_some_and(|handler| !matches!(handler, HandlerConfig::Http(_))) {
+        values.fault(FORMAT, "is cloudevents, but HANDLER is no http://… or https://…; the others get Lambda's event");
+    }
+    let window = values.text("TUMBLING_WINDOW_IN_SECONDS");
+    if window.is_some_and(|seconds| seconds != "0") {
+        values.fault(FORMAT, "is cloudevents, and TUMBLING_WINDOW_IN_SECONDS is set: a window and its state are members of Lambda's event; take one of them out");
+    }
+    stream.map(CloudEvents::of).map(Some)
 }
 
 /// Secrets go with requests that are signed.

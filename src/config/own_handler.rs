@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 /// The way to a handler elsewhere. How long it may take and what becomes of what it does
 /// not take are settings as ever.
-const ELSEWHERE: [&str; 3] = ["HANDLER", "HANDLER_SECRET", "FUNCTION_RESPONSE_TYPES"];
+const ELSEWHERE: [&str; 4] =
+    ["HANDLER", "HANDLER_FORMAT", "HANDLER_SECRET", "FUNCTION_RESPONSE_TYPES"];
 
 /// Reads what [`super::consumer()`] reads, but for the settings of a handler elsewhere: they are
 /// refused, and what [`ConsumerConfig`] says of them means nothing. Contacts nothing.
@@ -54,9 +55,12 @@ mod tests {
         let good = [("STREAM_ARN", ARN), ("TABLE_NAME", "people"), ("HANDLER_TIMEOUT", "5s")];
         assert_eq!(faults(&good), [""; 0]);
         assert_eq!(faults(&[&good[..], &[("HANDLER", "")]].concat()), [""; 0]);
-        for (name, value) in
-            [("HANDLER", "log"), ("HANDLER_SECRET", "x"), ("FUNCTION_RESPONSE_TYPES", "x")]
-        {
+        for (name, value) in [
+            ("HANDLER", "log"),
+            ("HANDLER_FORMAT", "cloudevents"),
+            ("HANDLER_SECRET", "x"),
+            ("FUNCTION_RESPONSE_TYPES", "x"),
+        ] {
             assert_eq!(faults(&[&good[..], &[(name, value)]].concat()), [name]);
         }
         let both = [("HANDLER", "ftp://x"), ("STREAM_ARN", ARN), ("BATCH_SIZE", "0")];

@@ -125,6 +125,13 @@ pub const SETTINGS: &[Setting] = &[
         "Who gets the records: `log` (one a line on stdout), `discard` (counts only), http://… or https://…, lambda+http://host:port, a Lambda image with its emulator, several with commas between, or exec:program and its arguments.",
     ),
     setting(
+        "HANDLER_FORMAT",
+        "FORMAT",
+        "lambda",
+        BOTH,
+        "What an http handler is sent: `lambda`, the event a Lambda function gets, or `cloudevents`, a batch of CloudEvents 1.0 in JSON with a record in each.",
+    ),
+    setting(
         "HANDLER_TIMEOUT",
         "DURATION",
         "60s",

@@ -1,4 +1,4 @@
-//! The handler `http(s)://…`: posts the event, a 2xx answer takes the batch.
+//! The handler `http(s)://…`: posts the event, or CloudEvents, a 2xx answer takes the batch.
 //!
 //! Owns the request and the reading of the answer; what a partial one means is
 //! [`super::partial`]'s. Redirects are not followed and count as failures, as do broken
@@ -7,7 +7,7 @@
 use super::{Answers, Batch, Handler, HandlerError, Response, Secrets};
 use crate::causes;
 use crate::clock;
-use crate::record::{Event, Record};
+use crate::record::{CloudEvents, Event, Record};
 use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
@@ -36,6 +36,8 @@ pub struct HttpHandler {
     consumer: HeaderValue,
     /// What is read of answers.
     answers: Answers,
+    /// `HANDLER_FORMAT=cloudevents`: what batches are sent as, in place of Lambda's event.
+    cloud_events: Option<CloudEvents>,
     /// `HANDLER_SECRET`: requests are signed.
     secrets: Option<Secrets>,
 }
@@ -59,7 +61,15 @@ impl HttpHandler {
     /// When TLS roots cannot be loaded or `consumer` is not a header value.
     pub fn new(url: Url, consumer: &str, answers: Answers) -> Result<Self, HttpHandlerError> {
         let (client, consumer) = (client()?, HeaderValue::from_str(consumer)?);
-        Ok(Self { client, url, consumer, answers, secrets: None })
+        Ok(Self { client, url, consumer, answers, cloud_events: None, secrets: None })
+    }
+
+    /// Sends batches as CloudEvents, where there is a form for them. A batch with a window is
+    /// sent without it.
+    #[must_use]
+    pub fn as_cloud_events(mut self, cloud_events: Option<CloudEvents>) -> Self {
+        self.cloud_events = cloud_events;
+        self
     }
 
     /// Signs requests, where there are secrets.
@@ -94,7 +104,10 @@ impl Handler for HttpHandler {
         batch: &Batch<'_>,
         _turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Response, HandlerError> {
-        let event = batch.event();
+        let (event, content_type) = match &self.cloud_events {
+            None => (batch.event(), "application/json"),
+            Some(form) => (batch.cloud_events(form), CloudEvents::CONTENT_TYPE),
+        };
         let mut request = self.client.post(self.url.clone());
         if let Some(secrets) = &self.secrets {
             let headers = secrets.sign(batch.identity(), clock::now(), &event);
@@ -104,7 +117,7 @@ impl Handler for HttpHandler {
                 .header("webhook-signature", headers.signature);
         }
         let answer = request
-            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_TYPE, content_type)
             .header("Streamgate-Shard-Id", batch.shard.as_str())
             .header("Streamgate-Attempt", batch.attempt)
             .header("Streamgate-Consumer", self.consumer.clone())

@@ -36,7 +36,7 @@ pub use redrive::{HeldItems, Redriven};
 pub use signature::Secrets;
 pub use window::{MAX_STATE_BYTES, Window, WindowCall, Windows};
 
-use crate::record::{Event, EventEnvelope, Record, compare};
+use crate::record::{CloudEvents, Event, EventEnvelope, Record, compare};
 use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
@@ -72,6 +72,11 @@ impl Batch<'_> {
                 self.envelope.event_with(self.records, call.members(&self.shard, self.stream))
             }
         }
+    }
+
+    /// The records as CloudEvents, which have no place for a window.
+    pub fn cloud_events(&self, form: &CloudEvents) -> Event {
+        form.batch(self.envelope, self.records)
     }
 
     /// With `TUMBLING_WINDOW_IN_SECONDS`: the window, its state, and whether it is over. The
@@ -180,7 +185,7 @@ impl Response {
         let Some(first) = self.failed.iter().min_by(|a, b| compare(a, b)) else {
             return Ok(self.state);
         };
-        // They are numbers, with zeros before them or without.
+        // They are numbers: a CloudEvent's `sequence` has zeros before it.
         let known: HashMap<&str, &str> =
             batch.records.iter().map(Record::sequence_digits).map(by_value).collect();
         let is_known = |digits: &String| known.contains_key(by_value(digits).0);

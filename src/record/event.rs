@@ -26,8 +26,8 @@ pub struct EventEnvelope {
 /// An event as slices, in order. Joining them gives the JSON text.
 #[derive(Clone, Debug)]
 pub struct Event {
-    slices: Vec<Bytes>,
-    len: usize,
+    pub(super) slices: Vec<Bytes>,
+    pub(super) len: usize,
 }
 
 impl EventEnvelope {
@@ -83,7 +83,8 @@ impl EventEnvelope {
         event
     }
 
-    fn write(&self, record: &Record, event: &mut Event) {
+    /// Writes one record, in that form, to the end of `event`.
+    pub(super) fn write(&self, record: &Record, event: &mut Event) {
         let bytes = &record.bytes;
         let end = if record.marks.has_source_arn { bytes.len() } else { bytes.len() - 1 };
         let mut from = 0;
@@ -154,7 +155,7 @@ impl Event {
         self.slices.concat()
     }
 
-    fn push(&mut self, slice: Bytes) {
+    pub(super) fn push(&mut self, slice: Bytes) {
         self.len += slice.len();
         self.slices.push(slice);
     }

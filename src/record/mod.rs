@@ -5,11 +5,13 @@
 //! downstream. Invariant: a `Record`'s slice is one complete JSON object and every
 //! mark lies inside it.
 
+mod cloud_event;
 mod event;
 mod page;
 mod scan;
 mod sequence_number;
 
+pub use cloud_event::CloudEvents;
 pub use event::{Event, EventEnvelope, MAX_EVENT_BYTES};
 pub use page::{MalformedPage, RawPage, parse_page};
 pub(crate) use scan::{ScanError, Scanner};
