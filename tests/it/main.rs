@@ -4,6 +4,7 @@
 mod api;
 mod architecture;
 mod catalogue;
+mod cloudevents;
 mod commands;
 mod conformance;
 mod corridor;
