@@ -491,6 +491,9 @@ def test_the_consumer_is_told_what_to_hand_over(template):
     assert stack.environment("consumer")["FUNCTION_RESPONSE_TYPES"] == "ReportBatchItemFailures"
     plain = Stack(template).environment("consumer")
     assert not {"FILTER_CRITERIA", "FUNCTION_RESPONSE_TYPES"} & set(plain)
+    assert plain["HANDLER_FORMAT"] == "lambda"
+    stack = Stack(template, HandlerFormat="cloudevents")
+    assert stack.environment("consumer")["HANDLER_FORMAT"] == "cloudevents"
 
 
 def test_the_consumer_is_told_when_to_give_up(template):
