@@ -105,7 +105,7 @@ class Boto3(Peer):
 ALL = [
     Streamgate("streamgate", "HANDLER=discard, else its defaults", {
         "HANDLER": "discard", "LISTEN": "127.0.0.1:0", "LOG_FORMAT": "json"}),
-    Kcl("kcl", "its defaults"),
-    Kcl("kcl-tuned", "maxRecords 1000, idle 500 ms, -Xmx512m", {"MAX_RECORDS": "1000", "IDLE_MILLIS": "500"}, ("-Xmx512m",)),
+    Kcl("kcl", "its defaults but for shardSyncIntervalMillis 0"),
+    Kcl("kcl-tuned", "maxRecords 1000, idle 500 ms, shardSyncIntervalMillis 0, -Xmx512m", {"MAX_RECORDS": "1000", "IDLE_MILLIS": "500"}, ("-Xmx512m",)),
     Boto3("boto3", "one thread, Limit 1000, a second's wait after a pass that brought nothing"),
 ]
