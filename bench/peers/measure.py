@@ -121,7 +121,9 @@ class Running(Process):
                 raise Failed(f"it does not answer; it said {self.last_words()}") from failure
         _, text = ask(self.metrics, "/metrics")
         records = re.findall(r"^streamgate_records_delivered_total(?:\{.*\})? (\d+)", text, re.MULTILINE)
-        calls = re.findall(r'^streamgate_table_requests_total\{.*?operation="(\w+)".*\} (\d+)', text, re.MULTILINE)
+        calls = re.findall(r'^streamgate_aws_requests_total\{.*?operation="(\w+)".*\} (\d+)', text, re.MULTILINE)
+        # Without an api its calls on the table stand among those on the stream.
+        calls = [(operation, value) for operation, value in calls if operation not in CALLS]
         table = {}
         for operation, value in calls:
             table[operation] = table.get(operation, 0) + int(value)
