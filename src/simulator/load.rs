@@ -154,10 +154,13 @@ impl Load {
 
     /// The place a GetRecords request asks for, taken from its text without parsing it.
     pub fn cursor(&self, request: &[u8]) -> Option<Cursor> {
-        const MEMBER: &[u8] = b"\"ShardIterator\":\"";
+        const MEMBER: &[u8] = b"\"ShardIterator\"";
         let from = memchr::memmem::find(request, MEMBER)? + MEMBER.len();
-        let length = memchr::memchr(b'"', &request[from..])?;
-        let token = std::str::from_utf8(&request[from..from + length]).ok()?;
+        // Some clients write blanks between name, colon and value.
+        let value = request[from..].trim_ascii_start().strip_prefix(b":")?;
+        let value = value.trim_ascii_start().strip_prefix(b"\"")?;
+        let length = memchr::memchr(b'"', value)?;
+        let token = std::str::from_utf8(&value[..length]).ok()?;
         let mut parts = token.strip_prefix(&self.prefix)?.splitn(3, '.');
         let mut part = || parts.next()?.parse().ok();
         let cursor = Cursor { shard: part()?, page: part()?, record: part()? };
@@ -348,6 +351,8 @@ mod tests {
         {
             assert_eq!(load.cursor(request(other).as_bytes()), None, "{other}");
         }
+        let spaced = format!(r#"{{"ShardIterator" : "{token}", "Limit": 1000}}"#);
+        assert_eq!(load.cursor(spaced.as_bytes()), Some(cursor));
         assert_eq!(load.cursor(br#"{"ShardIterator":1}"#), None);
     }
 
