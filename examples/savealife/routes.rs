@@ -111,10 +111,14 @@ async fn create(
     };
     for _ in 0..TURNS {
         let uid = donation.uid(key);
-        match store.add(&donation.item(&uid)).await? {
-            // With a key it was created before, by the same call.
-            Written::Refused(_) if key.is_none() => {}
-            _ => return Ok(Answer::stored(uid)),
+        let item = donation.item(&uid);
+        match store.add(&item).await? {
+            Written::Now => return Ok(Answer::stored(uid)),
+            // By this very call: the SDK tries again when an answer is lost.
+            Written::Refused(stands) if stands == item => return Ok(Answer::stored(uid)),
+            // With a key it was created before, by the same call, and changed since.
+            Written::Refused(_) if key.is_some() => return Ok(Answer::stored(uid)),
+            Written::Refused(_) => {}
         }
     }
     Err(Trouble::Unavailable)

@@ -5,10 +5,13 @@ use super::world::{HANDLERS_TOKEN, World, donation, donor};
 use crate::support::api::TOKEN;
 use crate::support::example::example;
 use crate::support::process::{Process, client, within};
+use crate::support::roles;
+use crate::support::scripted::{Reaction, Scripted};
 use crate::support::{REGION, free_port};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `given` with a member changed.
 fn with(given: Value, name: &str, value: Value) -> String {
@@ -310,4 +313,28 @@ async fn a_container_whose_settings_are_wrong_says_all_that_is() {
             assert!(line.starts_with(&format!("streamgate: {name}")), "{line}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_donation_whose_first_answer_is_lost_is_one_donation() {
+    let world = World::new("savealife-lost").await;
+    let is_lost = AtomicBool::new(false);
+    let table = Scripted::start(roles::server(), move |operation, body| {
+        let is_donation = body["Item"]["PK"]["S"].as_str().is_some_and(|pk| pk.starts_with("DON"));
+        match operation {
+            "PutItem" if is_donation && !is_lost.swap(true, Ordering::Relaxed) => {
+                Reaction::LoseAnswer(body)
+            }
+            _ => Reaction::Forward(body),
+        }
+    });
+    let table = table.await;
+    let api = world.api_on(&world.keys[1], table.address()).await;
+    let id = world.donate("Haarlem").await;
+    let writes = table.seen().iter().filter(|(operation, _)| operation == "PutItem").count();
+    assert_eq!(writes, 2, "the SDK tried again");
+    let donations = world.all("/donations").await;
+    assert_eq!(donations.len(), 1, "{donations:?}");
+    assert_eq!(donations[0]["PK"], format!("DONATION#{id}"));
+    api.stop().await;
 }

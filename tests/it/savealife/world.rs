@@ -86,7 +86,12 @@ impl World {
 
     /// The api with other keys.
     pub async fn api_as(&self, keys: &Keys) -> Process {
-        let endpoint = format!("http://{}", roles::server());
+        self.api_on(keys, roles::server()).await
+    }
+
+    /// The api with other keys, and the table behind another address.
+    pub async fn api_on(&self, keys: &Keys, table: SocketAddr) -> Process {
+        let endpoint = format!("http://{table}");
         let (public, private) = (self.public.to_string(), self.private.to_string());
         let mut variables = keys.variables().to_vec();
         variables.extend([

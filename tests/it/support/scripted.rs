@@ -64,6 +64,10 @@ impl Scripted {
         Self { address, seen }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// An SDK configuration for it.
     pub async fn sdk_config(&self) -> SdkConfig {
         sdk_config(self.address).await
@@ -78,21 +82,21 @@ impl Scripted {
 async fn react(
     State(server): State<Arc<Server>>,
     headers: HeaderMap,
-    body: Bytes,
+    raw: Bytes,
 ) -> (StatusCode, String) {
     let target = headers["x-amz-target"].to_str().expect("ASCII");
     let operation = target.rsplit('.').next().expect("never empty");
-    let body: Value = serde_json::from_slice(&body).expect("the SDK sends JSON");
+    let body: Value = serde_json::from_slice(&raw).expect("the SDK sends JSON");
     server.seen.lock().unwrap().push((operation.to_owned(), body.clone()));
     match (server.script)(operation, body) {
         Reaction::Answer(status, body) => (StatusCode::from_u16(status).unwrap(), body.to_string()),
-        Reaction::Forward(body) => forward(&server, &headers, &body).await,
+        Reaction::Forward(body) => forward(&server, &headers, &raw, &body).await,
         Reaction::LoseAnswer(body) => {
-            forward(&server, &headers, &body).await;
+            forward(&server, &headers, &raw, &body).await;
             (StatusCode::INTERNAL_SERVER_ERROR, "{}".to_owned())
         }
         Reaction::WithoutOldItem(body) => {
-            let (status, answer) = forward(&server, &headers, &body).await;
+            let (status, answer) = forward(&server, &headers, &raw, &body).await;
             let mut answer: Value = serde_json::from_str(&answer).expect("JSON");
             if let Some(members) = answer.as_object_mut().filter(|_| !status.is_success()) {
                 members.remove("Item");
@@ -102,13 +106,21 @@ async fn react(
     }
 }
 
-async fn forward(server: &Server, headers: &HeaderMap, body: &Value) -> (StatusCode, String) {
-    let mut request =
-        server.client.post(format!("http://{}/", server.behind)).body(body.to_string());
-    for name in ["x-amz-target", "content-type", "authorization", "x-amz-date"] {
-        request = request.header(name, &headers[name]);
+/// As it came, where the script left it as it is: a server that judges signatures takes it.
+async fn forward(
+    server: &Server,
+    headers: &HeaderMap,
+    raw: &Bytes,
+    body: &Value,
+) -> (StatusCode, String) {
+    let is_same = serde_json::from_slice::<Value>(raw).is_ok_and(|raw| raw == *body);
+    let body = if is_same { raw.clone() } else { body.to_string().into() };
+    let mut headers = headers.clone();
+    for of_the_connection in ["content-length", "transfer-encoding", "connection"] {
+        headers.remove(of_the_connection);
     }
-    let answer = request.send().await.expect("the server behind answers");
+    let request = server.client.post(format!("http://{}/", server.behind)).headers(headers);
+    let answer = request.body(body).send().await.expect("the server behind answers");
     let status = StatusCode::from_u16(answer.status().as_u16()).expect("a status");
     (status, answer.text().await.expect("text"))
 }
