@@ -6,7 +6,7 @@
 
 use crate::event::{Event, Told};
 use crate::ledger::Ledger;
-use crate::mailing::Mailing;
+use crate::mailing::{Announced, Mailing};
 use crate::settings::{self, HandlerConfig};
 use axum::Router;
 use axum::body::Bytes;
@@ -98,12 +98,19 @@ async fn invoke(State(handler): State<Arc<Handler>>, body: Bytes) -> Response {
 }
 
 impl Handler {
-    /// The records that have to come again. One that fails holds nobody else's mail up.
+    /// The records that have to come again. One that fails holds nobody else's mail up, but
+    /// where nothing can be mailed none of the others is begun.
     async fn handle(&self, event: Event) -> Value {
         let mut failures = Vec::new();
+        let mut is_stopped = false;
         for record in &event.records {
             let is_done = match record.told() {
-                Told::News(news) => self.mailing.announce(&news).await,
+                Told::News(_) if is_stopped => false,
+                Told::News(news) => {
+                    let announced = self.mailing.announce(&news).await;
+                    is_stopped = announced == Announced::Stopped;
+                    announced == Announced::Done
+                }
                 Told::Nothing => true,
                 Told::Unreadable => {
                     let record = record.identifier();

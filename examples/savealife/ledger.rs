@@ -39,15 +39,19 @@ pub struct Recipient {
 pub enum State {
     Sending,
     Sent,
+    /// The mail server will not have mails to this donor.
+    Refused,
     Unknown,
 }
 
 /// A mail that somebody has claimed before.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Known {
     pub state: State,
     /// How many milliseconds ago that was written.
     pub age: u64,
+    /// Whose claim it is, or was.
+    pub attempt: Option<String>,
 }
 
 /// A page of a list.
@@ -59,11 +63,18 @@ pub struct Page<T> {
 
 /// The api did not do it, in a sentence.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LedgerError(String);
+pub enum LedgerError {
+    /// Nor would it do anything else at the moment.
+    #[error("{0}")]
+    Down(String),
+    /// This, and this only.
+    #[error("{0}")]
+    Refused(String),
+}
 
+/// What every route answers, as far as it is read here.
 #[derive(Deserialize)]
-struct Answer<T> {
+struct Reply<T> {
     return_value: T,
     next: Option<String>,
 }
@@ -102,7 +113,7 @@ impl Ledger {
 
     /// A page of that list.
     pub async fn donors(&self, address: &str) -> Result<Page<Recipient>, LedgerError> {
-        let Answer { return_value: rows, next } = self.ask(Method::GET, address, None).await?;
+        let Reply { return_value: rows, next } = self.ask(Method::GET, address, None).await?;
         Ok(Page { rows, next })
     }
 
@@ -110,7 +121,7 @@ impl Ledger {
     pub async fn mails(&self, donation: &str) -> Result<HashMap<String, Known>, LedgerError> {
         let (mut mails, mut next) = (HashMap::new(), Some(format!("/mail/{donation}")));
         while let Some(address) = next {
-            let answer: Answer<Vec<Row>> = self.ask(Method::GET, &address, None).await?;
+            let answer: Reply<Vec<Row>> = self.ask(Method::GET, &address, None).await?;
             mails.extend(answer.return_value.into_iter().map(|row| (row.donor, row.known)));
             next = answer.next;
         }
@@ -121,17 +132,20 @@ impl Ledger {
     pub async fn claim(&self, mail: &str, attempt: &str) -> Result<Option<Known>, LedgerError> {
         let body = json!({"state": "sending", "attempt": attempt});
         let begun = Instant::now();
-        let answer: Answer<Claimed> = self.ask(Method::PUT, mail, Some(body)).await?;
+        let answer: Reply<Claimed> = self.ask(Method::PUT, mail, Some(body)).await?;
         let Claimed { claimed, known } = answer.return_value;
         if claimed && begun.elapsed() > PATIENCE {
             // Others may soon take it for dead.
             self.give_back(mail, attempt).await?;
-            return Err(LedgerError("the api took too long for a claim".to_owned()));
+            return Err(LedgerError::Down("the api took too long for a claim".to_owned()));
         }
         match known {
             _ if claimed => Ok(None),
             Some(known) => Ok(Some(known)),
-            None => Err(LedgerError("the api says neither yes nor no to a claim".to_owned())),
+            None => {
+                let why = "the api says neither yes nor no to a claim";
+                Err(LedgerError::Refused(why.to_owned()))
+            }
         }
     }
 
@@ -140,20 +154,25 @@ impl Ledger {
         self.settle(mail, json!({"state": "sent", "attempt": attempt})).await
     }
 
-    /// Nobody knows whether it was sent: this attempt does not, or none is left that would.
+    /// The mail was not sent and will not be.
+    pub async fn refused(&self, mail: &str, attempt: &str) -> Result<(), LedgerError> {
+        self.settle(mail, json!({"state": "refused", "attempt": attempt})).await
+    }
+
+    /// Nobody knows whether it was sent: the attempt that claimed it does not, or is dead.
     pub async fn unknown(&self, mail: &str, attempt: Option<&str>) -> Result<(), LedgerError> {
         self.settle(mail, json!({"state": "unknown", "attempt": attempt})).await
     }
 
     async fn settle(&self, mail: &str, body: Value) -> Result<(), LedgerError> {
-        let _: Answer<Value> = self.ask(Method::PUT, mail, Some(body)).await?;
+        let _: Reply<Value> = self.ask(Method::PUT, mail, Some(body)).await?;
         Ok(())
     }
 
     /// The mail was certainly not sent.
     pub async fn give_back(&self, mail: &str, attempt: &str) -> Result<(), LedgerError> {
         let address = format!("{mail}?attempt={attempt}");
-        let _: Answer<Value> = self.ask(Method::DELETE, &address, None).await?;
+        let _: Reply<Value> = self.ask(Method::DELETE, &address, None).await?;
         Ok(())
     }
 
@@ -163,21 +182,22 @@ impl Ledger {
         address: &str,
         body: Option<Value>,
     ) -> Result<T, LedgerError> {
-        let url = self.api.join(address).map_err(|error| LedgerError(error.to_string()))?;
+        let url = self.api.join(address);
+        let url = url.map_err(|error| LedgerError::Refused(error.to_string()))?;
         if url.origin() != self.api.origin() {
-            return Err(LedgerError("the api's answer leads elsewhere".to_owned()));
+            return Err(LedgerError::Refused("the api's answer leads elsewhere".to_owned()));
         }
         let until = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             let why = match self.once(&method, &url, body.as_ref()).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Final(why)) => return Err(LedgerError(why)),
-                Err(Failure::Passing(why)) => why,
+                Err(error @ LedgerError::Refused(_)) => return Err(error),
+                Err(LedgerError::Down(why)) => why,
             };
             let wait = backoff.next(fastrand::f64());
             if Instant::now() + wait > until {
-                return Err(LedgerError(why));
+                return Err(LedgerError::Down(why));
             }
             tokio::time::sleep(wait).await;
         }
@@ -188,9 +208,9 @@ impl Ledger {
         method: &Method,
         url: &Url,
         body: Option<&Value>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, LedgerError> {
         let passing = |error: reqwest::Error| {
-            Failure::Passing(format!("the api does not answer: {}", error.without_url()))
+            LedgerError::Down(format!("the api does not answer: {}", error.without_url()))
         };
         let mut request = self.client.request(method.clone(), url.clone());
         request = request.header(AUTHORIZATION, self.authorization.clone());
@@ -202,14 +222,11 @@ impl Ledger {
         let body = answer.bytes().await.map_err(passing)?;
         if status == StatusCode::OK {
             let read = serde_json::from_slice(&body);
-            return read.map_err(|_| Failure::Final("the api's answer cannot be read".to_owned()));
+            let why = "the api's answer cannot be read";
+            return read.map_err(|_| LedgerError::Refused(why.to_owned()));
         }
         let why = format!("the api answered {status} to {method} {}", url.path());
-        Err(if status.is_server_error() { Failure::Passing(why) } else { Failure::Final(why) })
+        let is_down = status.is_server_error();
+        Err(if is_down { LedgerError::Down(why) } else { LedgerError::Refused(why) })
     }
-}
-
-enum Failure {
-    Passing(String),
-    Final(String),
 }

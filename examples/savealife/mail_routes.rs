@@ -1,13 +1,14 @@
 //! What the handler asks, behind a token of its own: whom to mail, and who has been.
 //!
 //! Owns the protocol of claims. A mail is claimed (`sending`) before it is sent, and noted
-//! (`sent`) after; a claim is given back only by who knows that nothing was sent, and a mail
-//! whose end nobody knows (`unknown`) is never sent again.
+//! (`sent`) after; a claim is given back only by who knows that nothing was sent. A mail that
+//! the server will not have for good (`refused`), or whose end nobody knows (`unknown`), is
+//! never sent again.
 //!
 //! ```text
 //! nothing --PUT sending--> sending --PUT sent-----> sent
-//!    ^                       |  \------PUT unknown--> unknown
-//!    └--------DELETE---------┘
+//!    ^                       |  \------PUT refused--> refused
+//!    └--------DELETE---------┘  \------PUT unknown--> unknown
 //! ```
 //!
 //! Invariant: each arrow is one conditional write, so a mail has one claim at a time,
@@ -54,9 +55,11 @@ type Asked = Query<HashMap<String, String>>;
 
 /// Whom a donation in a city is for. Nothing but what a mail needs is given.
 async fn donors(State(store): State<Arc<Store>>, query: Asked) -> Result<Answer, Trouble> {
-    let city = query.get("city").map(|city| city.trim()).filter(|city| !city.is_empty());
+    // As it stands in the items: older ones may have white space around it.
+    let city = query.get("city").filter(|city| !city.is_empty());
     let city = city.ok_or_else(|| vec!["city is missing.".to_owned()])?;
-    let is_in_it = |key: &Key| key.sk.strip_prefix(CITY) == Some(city) && key.pk.starts_with(DONOR);
+    let is_in_it =
+        |key: &Key| key.sk.strip_prefix(CITY) == Some(city.as_str()) && key.pk.starts_with(DONOR);
     let paging = Paging::of(&query, is_in_it)?;
     let page = store.donors_of(city, paging.from.clone(), paging.limit).await?;
     let donor = |item: Item| {
@@ -81,8 +84,9 @@ async fn mails(
     let page = store.mails_of(&donation, paging.from.clone(), paging.limit).await?;
     let mail = |item: Item| {
         let donor = item.get("SK")?.as_str()?.strip_prefix(DONOR)?;
-        let (state, at, age) = (item.get("state"), item.get("at"), age(&item));
-        Some(json!({"donor": donor, "state": state, "at": at, "age": age}))
+        let [state, at, attempt] = ["state", "at", "attempt"].map(|name| item.get(name));
+        let age = age(&item);
+        Some(json!({"donor": donor, "state": state, "at": at, "age": age, "attempt": attempt}))
     };
     let next = page.next.map(|key| paging.next(&format!("/mail/{donation}"), &key));
     Ok(Answer::page(page.items.into_iter().filter_map(mail).collect(), next))
@@ -96,8 +100,8 @@ async fn note(
     let mail = mail(&donation, &donor)?;
     let mut fields = Fields::of(&body)?;
     let state = fields.read("state", 10, |state| match state {
-        "sending" | "sent" | "unknown" => Ok(state.to_owned()),
-        _ => Err("is none of sending, sent, unknown.".to_owned()),
+        "sending" | "sent" | "refused" | "unknown" => Ok(state.to_owned()),
+        _ => Err("is none of sending, sent, refused, unknown.".to_owned()),
     });
     let named = if fields.has("attempt") { fields.read("attempt", 64, attempt) } else { None };
     fields.finish()?;
@@ -131,7 +135,8 @@ async fn claim(
             json!({"claimed": true})
         }
         Written::Refused(stands) => {
-            json!({"claimed": false, "state": stands.get("state"), "age": age(&stands)})
+            let [state, attempt] = ["state", "attempt"].map(|name| stands.get(name));
+            json!({"claimed": false, "state": state, "age": age(&stands), "attempt": attempt})
         }
     };
     Ok(Answer::value(donor, claimed))

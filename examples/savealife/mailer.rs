@@ -11,7 +11,7 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::response::Severity;
+use lettre::transport::smtp::response::{Code, Severity};
 use percent_encoding::percent_decode_str;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -27,16 +27,24 @@ const FRESH: Duration = Duration::from_secs(20);
 /// A way to one mail server.
 pub struct Mailer {
     smtp: Smtp,
-    idle: Mutex<Vec<(Instant, AsyncSmtpConnection)>>,
+    idle: Mutex<Vec<Connection>>,
     places: Semaphore,
+}
+
+struct Connection {
+    smtp: AsyncSmtpConnection,
+    /// When the server last heard of it.
+    since: Instant,
+    /// The server may have closed it meanwhile.
+    is_used: bool,
+    /// A mail was begun on it and came to no end.
+    is_in_a_mail: bool,
 }
 
 /// A connection that is ready for one mail.
 pub struct Ready<'a> {
     mailer: &'a Mailer,
-    connection: AsyncSmtpConnection,
-    /// It was used before, and the server may have closed it meanwhile.
-    is_used: bool,
+    connection: Connection,
     _place: SemaphorePermit<'a>,
 }
 
@@ -44,12 +52,27 @@ pub struct Ready<'a> {
 #[derive(Debug)]
 pub enum Sending {
     Accepted,
-    /// Certainly not sent: the server said no to this one.
+    /// Certainly not sent: the server has said for good that it takes none for this recipient.
     Refused(String),
+    /// Certainly not sent: the server said no to this one, which may pass.
+    Deferred(String),
     /// Certainly not sent, as no other would be.
     Down(String),
     /// Its text was on its way, and no answer came: it may have been sent.
     Unknown(String),
+}
+
+/// Why the text could not be begun.
+enum Stop {
+    /// The server's no to the recipient.
+    Recipient(Error),
+    Other(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
 }
 
 impl Mailer {
@@ -63,16 +86,18 @@ impl Mailer {
     /// Why there is none, in a sentence.
     pub async fn ready(&self) -> Result<Ready<'_>, String> {
         let place = self.places.acquire().await.map_err(|_| "nobody mails any more".to_owned())?;
-        let kept = self.idle().pop().filter(|(since, _)| since.elapsed() < FRESH);
-        let is_used = kept.is_some();
+        let kept = self.idle().pop();
         let connection = match kept {
-            Some((_, connection)) => connection,
-            None => match timeout(self.smtp.timeout, self.connect()).await {
-                Ok(connected) => connected.map_err(|error| in_a_line(&error))?,
-                Err(_) => return Err("the server does not answer in time".to_owned()),
-            },
+            Some(connection) => connection,
+            None => {
+                let smtp = match timeout(self.smtp.timeout, self.connect()).await {
+                    Ok(connected) => connected.map_err(|error| in_a_line(&error))?,
+                    Err(_) => return Err("the server does not answer in time".to_owned()),
+                };
+                Connection { smtp, since: Instant::now(), is_used: false, is_in_a_mail: false }
+            }
         };
-        Ok(Ready { mailer: self, connection, is_used, _place: place })
+        Ok(Ready { mailer: self, connection, _place: place })
     }
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
@@ -107,9 +132,12 @@ impl Mailer {
         Ok(connection)
     }
 
-    /// It holds plain values, which a panic elsewhere leaves whole.
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, AsyncSmtpConnection)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that may be used again; the others are closed. It holds plain values, which a
+    /// panic elsewhere leaves whole.
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|connection| connection.since.elapsed() < FRESH);
+        idle
     }
 }
 
@@ -119,17 +147,21 @@ impl Ready<'_> {
         let limit = self.mailer.smtp.timeout;
         match timeout(limit, self.prepare(mail)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) if error.status().is_some() => return self.refused(&error).await,
-            Ok(Err(error)) => return Sending::Down(in_a_line(&error)),
+            Ok(Err(Stop::Recipient(error))) if error.is_permanent() => {
+                self.put_back();
+                return Sending::Refused(in_a_line(&error));
+            }
+            Ok(Err(Stop::Recipient(error) | Stop::Other(error))) => return self.failed(&error),
             Err(_) => return Sending::Down("the server does not answer in time".to_owned()),
         }
-        match timeout(limit, self.connection.message(&mail.formatted())).await {
+        match timeout(limit, self.connection.smtp.message(&mail.formatted())).await {
             Ok(Ok(answer)) if answer.code().severity == Severity::PositiveCompletion => {
-                self.keep();
+                self.connection.is_in_a_mail = false;
+                self.put_back();
                 Sending::Accepted
             }
             Ok(Ok(answer)) => Sending::Unknown(format!("the server answered {}", answer.code())),
-            Ok(Err(error)) if error.status().is_some() => self.refused(&error).await,
+            Ok(Err(error)) if error.status().is_some() => self.failed(&error),
             Ok(Err(error)) => Sending::Unknown(in_a_line(&error)),
             Err(_) => Sending::Unknown("the server did not answer in time".to_owned()),
         }
@@ -137,43 +169,63 @@ impl Ready<'_> {
 
     /// All that comes before the text. A connection that was closed meanwhile shows at the
     /// first command.
-    async fn prepare(&mut self, mail: &Message) -> Result<(), Error> {
+    async fn prepare(&mut self, mail: &Message) -> Result<(), Stop> {
         let envelope = mail.envelope();
-        let from = || Mail::new(envelope.from().cloned(), Vec::new());
-        match self.connection.command(from()).await {
-            Ok(_) => {}
-            Err(error) if self.is_used && error.status().is_none_or(is_closing) => {
-                self.connection = self.mailer.connect().await?;
-                self.connection.command(from()).await?;
+        let begun = self.begin(mail).await;
+        match begun {
+            Err(error) if self.connection.is_used && error.status().is_none_or(is_closing) => {
+                self.connection.smtp = self.mailer.connect().await?;
+                self.connection.is_in_a_mail = false;
+                self.begin(mail).await?;
             }
-            Err(error) => return Err(error),
+            begun => begun?,
         }
         for to in envelope.to() {
-            self.connection.command(Rcpt::new(to.clone(), Vec::new())).await?;
+            let rcpt = Rcpt::new(to.clone(), Vec::new());
+            self.connection.smtp.command(rcpt).await.map_err(Stop::Recipient)?;
         }
-        self.connection.command(Data).await?;
+        self.connection.smtp.command(Data).await?;
         Ok(())
     }
 
-    async fn refused(mut self, error: &Error) -> Sending {
-        let why = in_a_line(error);
-        if error.status().is_some_and(is_closing) {
-            return Sending::Down(why);
+    async fn begin(&mut self, mail: &Message) -> Result<(), Error> {
+        let connection = &mut self.connection;
+        if connection.is_in_a_mail {
+            connection.smtp.command(Rset).await?;
         }
-        let reset = timeout(self.mailer.smtp.timeout, self.connection.command(Rset)).await;
-        if matches!(reset, Ok(Ok(_))) {
-            self.keep();
-        }
-        Sending::Refused(why)
+        connection.is_in_a_mail = true;
+        let from = mail.envelope().from().cloned();
+        connection.smtp.command(Mail::new(from, Vec::new())).await?;
+        Ok(())
     }
 
-    fn keep(self) {
-        self.mailer.idle().push((Instant::now(), self.connection));
+    /// The server said no, or nothing.
+    fn failed(self, error: &Error) -> Sending {
+        let why = in_a_line(error);
+        if error.status().is_none_or(is_closing) {
+            return Sending::Down(why);
+        }
+        self.put_back();
+        Sending::Deferred(why)
+    }
+
+    /// For the next mail, as it was: nothing was sent on it.
+    pub fn keep(self) {
+        let Self { mailer, connection, .. } = self;
+        mailer.idle().push(connection);
+    }
+
+    /// For the next mail. What was begun on it is put off then, and not now, where the claim
+    /// waits to be given back.
+    fn put_back(mut self) {
+        self.connection.since = Instant::now();
+        self.connection.is_used = true;
+        self.keep();
     }
 }
 
 /// 421: the server closes the connection, whatever it was asked.
-fn is_closing(code: lettre::transport::smtp::response::Code) -> bool {
+fn is_closing(code: Code) -> bool {
     u16::from(code) == 421
 }
 
@@ -181,6 +233,9 @@ fn is_closing(code: lettre::transport::smtp::response::Code) -> bool {
 fn in_a_line(error: &Error) -> String {
     if let Some(code) = error.status() {
         return format!("the server answered {code}");
+    }
+    if error.is_response() {
+        return "the server's answer cannot be read".to_owned();
     }
     causes::in_a_line(error)
 }

@@ -6,17 +6,18 @@
 //! whose mail is refused does not keep the others from theirs.
 
 use crate::event::News;
-use crate::items::random;
+use crate::items::{is_uid, random};
 use crate::ledger::{Known, Ledger, LedgerError, PATIENCE, Recipient, State};
 use crate::mailer::{AT_A_TIME, Mailer, Sending};
 use crate::message::announce;
 use crate::settings::Smtp;
 use futures_util::{StreamExt, stream};
 use lettre::Address;
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,32 +26,49 @@ pub struct Mailing {
     ledger: Ledger,
     mailer: Mailer,
     smtp: Smtp,
-    /// Donations that are being announced: a batch may come again while it is worked on.
-    under_way: Mutex<HashSet<String>>,
+    /// Donations that are being announced, and what each will come to: a batch may come
+    /// again while it is worked on.
+    under_way: Mutex<HashMap<String, watch::Receiver<Option<Announced>>>>,
     drain: CancellationToken,
 }
 
+/// What an announcement came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// Everybody has a mail, or never will have one.
+    Done,
+    /// Somebody is left.
+    Again,
+    /// Somebody is left, and another donation would come to the same now: the mail server or
+    /// the api is down, or the handler stops.
+    Stopped,
+}
+
 /// What became of the donors of a donation, so far.
-#[derive(Default)]
 struct Tally {
     sent: AtomicUsize,
+    refused: AtomicUsize,
     /// Had it before, or nobody will know whether they had.
     before: AtomicUsize,
     unknown: AtomicUsize,
     skipped: AtomicUsize,
     /// Without a mail until the record comes again.
     left: AtomicUsize,
-    /// No further mail is begun.
-    stop: AtomicBool,
+    /// No further mail is begun; the handler's own stop is one of the reasons.
+    stop: CancellationToken,
 }
 
 impl Tally {
-    fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    fn new(drain: &CancellationToken) -> Self {
+        let [sent, refused, before, unknown, skipped, left] = [0; 6].map(AtomicUsize::new);
+        Self { sent, refused, before, unknown, skipped, left, stop: drain.child_token() }
     }
 
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// What was asked of the api was not done.
+    fn not_asked(&self, error: &LedgerError) {
+        if let LedgerError::Down(_) = error {
+            self.stop.cancel();
+        }
     }
 }
 
@@ -68,42 +86,66 @@ impl Mailing {
         Self { ledger, mailer, smtp, under_way: Mutex::default(), drain }
     }
 
-    /// Mails everybody who has no mail about this donation yet. Gives whether nobody is left.
-    pub async fn announce(&self, news: &News) -> bool {
+    /// Mails everybody who has no mail about this donation yet. Where that is being done, its
+    /// end is waited for.
+    pub async fn announce(&self, news: &News) -> Announced {
         let donation = news.donation.as_str();
-        if !self.under_way().insert(donation.to_owned()) {
+        let (end, ended) = watch::channel(None);
+        let running = {
+            let mut under_way = self.under_way();
+            let running = under_way.get(donation).cloned();
+            if running.is_none() {
+                under_way.insert(donation.to_owned(), ended);
+            }
+            running
+        };
+        if let Some(mut running) = running {
             info!(donation, "a donation is being announced already");
-            return false;
+            let ended = running.wait_for(Option::is_some).await;
+            return ended.ok().and_then(|ended| *ended).unwrap_or(Announced::Again);
         }
-        let tally = Tally::default();
-        let result = self.to_all(news, &tally).await;
+        let announced = self.announce_now(news).await;
         self.under_way().remove(donation);
-        if let Err(error) = &result {
-            warn!(donation, %error, "the api could not be asked");
-        }
-        let is_done = result.is_ok() && count(&tally.left) == 0 && !tally.is_stopped();
-        let [sent, before, unknown, skipped, left] =
-            [&tally.sent, &tally.before, &tally.unknown, &tally.skipped, &tally.left].map(count);
-        let message = if is_done { "a donation is announced" } else { "a donation comes again" };
-        info!(donation, sent, before, unknown, skipped, left, "{message}");
-        is_done
+        end.send_replace(Some(announced));
+        announced
     }
 
-    async fn to_all(&self, news: &News, tally: &Tally) -> Result<(), LedgerError> {
+    async fn announce_now(&self, news: &News) -> Announced {
+        let donation = news.donation.as_str();
+        let tally = Tally::new(&self.drain);
+        let result = self.to_all(news, &tally).await;
+        if let Err(error) = &result {
+            tally.not_asked(error);
+            warn!(donation, %error, "the api could not be asked");
+        }
+        let announced = match result {
+            Ok(true) if count(&tally.left) == 0 => Announced::Done,
+            _ if tally.stop.is_cancelled() => Announced::Stopped,
+            _ => Announced::Again,
+        };
+        let Tally { sent, refused, before, unknown, skipped, left, .. } = &tally;
+        let [sent, refused, before, unknown, skipped, left] =
+            [sent, refused, before, unknown, skipped, left].map(count);
+        let message = match announced {
+            Announced::Done => "a donation is announced",
+            Announced::Again | Announced::Stopped => "a donation comes again",
+        };
+        info!(donation, sent, refused, before, unknown, skipped, left, "{message}");
+        announced
+    }
+
+    /// Gives whether everybody was come to.
+    async fn to_all(&self, news: &News, tally: &Tally) -> Result<bool, LedgerError> {
         let known = self.ledger.mails(&news.donation).await?;
         let mut next = Some(self.ledger.donors_of(&news.city));
-        while let Some(address) = next {
-            if self.drain.is_cancelled() || tally.is_stopped() {
-                tally.stop();
-                break;
-            }
+        while let Some(address) = next.take_if(|_| !tally.stop.is_cancelled()) {
             let page = self.ledger.donors(&address).await?;
             let donors = stream::iter(page.rows);
             let mail = |donor| self.to_one(news, donor, &known, tally);
             donors.for_each_concurrent(AT_A_TIME, mail).await;
             next = page.next;
         }
-        Ok(())
+        Ok(next.is_none())
     }
 
     async fn to_one(
@@ -114,19 +156,23 @@ impl Mailing {
         tally: &Tally,
     ) {
         let (donation, id) = (news.donation.as_str(), donor.id.as_str());
+        if tally.stop.is_cancelled() {
+            return one_more(&tally.left);
+        }
         let mail = format!("/mail/{donation}/{id}");
         let result = match known.get(id) {
-            Some(known) => self.known(&mail, *known, tally).await,
-            None => match donor.email.as_deref().and_then(usable) {
+            Some(known) => self.known(&mail, known, tally).await,
+            None => match donor.email.as_deref().and_then(usable).filter(|_| is_uid(id)) {
                 Some(to) => self.mail(news, id, to, &mail, tally).await,
                 None => {
-                    warn!(donation, donor = id, "a donor has no usable e-mail address");
+                    warn!(donation, donor = id, "a donor has no usable id and e-mail address");
                     one_more(&tally.skipped);
                     Ok(())
                 }
             },
         };
         if let Err(error) = result {
+            tally.not_asked(&error);
             warn!(donation, donor = id, %error, "the api could not be asked about a mail");
             one_more(&tally.left);
         }
@@ -150,25 +196,27 @@ impl Mailing {
             }
         };
         // Before the claim: where no server answers, nothing is claimed.
-        let ready = self.mailer.ready().await;
-        if self.drain.is_cancelled() || tally.is_stopped() {
-            tally.stop();
-            one_more(&tally.left);
-            return Ok(());
-        }
+        let ready = tokio::select! {
+            ready = self.mailer.ready() => Some(ready),
+            () = tally.stop.cancelled() => None,
+        };
         let ready = match ready {
-            Ok(ready) => ready,
-            Err(why) => {
+            Some(Ok(ready)) => ready,
+            Some(Err(why)) => {
                 warn!(donation, %why, "the mail server cannot be used");
-                tally.stop();
+                tally.stop.cancel();
+                one_more(&tally.left);
+                return Ok(());
+            }
+            None => {
                 one_more(&tally.left);
                 return Ok(());
             }
         };
         let attempt = random(16);
         if let Some(known) = self.ledger.claim(mail, &attempt).await? {
-            drop(ready);
-            return self.known(mail, known, tally).await;
+            ready.keep();
+            return self.known(mail, &known, tally).await;
         }
         match ready.send(&message).await {
             Sending::Accepted => {
@@ -176,6 +224,11 @@ impl Mailing {
                 self.ledger.sent(mail, &attempt).await
             }
             Sending::Refused(why) => {
+                warn!(donation, donor, %why, "a mail was refused for good; it is not sent again");
+                one_more(&tally.refused);
+                self.ledger.refused(mail, &attempt).await
+            }
+            Sending::Deferred(why) => {
                 warn!(donation, donor, %why, "a mail was refused");
                 one_more(&tally.left);
                 self.give_back(mail, &attempt, donation, donor).await;
@@ -183,7 +236,7 @@ impl Mailing {
             }
             Sending::Down(why) => {
                 warn!(donation, donor, %why, "a mail could not be sent");
-                tally.stop();
+                tally.stop.cancel();
                 one_more(&tally.left);
                 self.give_back(mail, &attempt, donation, donor).await;
                 Ok(())
@@ -191,7 +244,7 @@ impl Mailing {
             Sending::Unknown(why) => {
                 warn!(donation, donor, %why, "nobody knows whether a mail was sent; it is not sent again");
                 // A server that takes mails without a word may do so with all of them.
-                tally.stop();
+                tally.stop.cancel();
                 one_more(&tally.unknown);
                 self.ledger.unknown(mail, Some(&attempt)).await
             }
@@ -205,26 +258,29 @@ impl Mailing {
     }
 
     /// Somebody claimed it before: another batch, or a handler that died.
-    async fn known(&self, mail: &str, known: Known, tally: &Tally) -> Result<(), LedgerError> {
+    async fn known(&self, mail: &str, known: &Known, tally: &Tally) -> Result<(), LedgerError> {
         // By then whoever claimed it has claimed, mailed and noted, or never will.
         let dead = self.smtp.timeout.saturating_mul(2) + PATIENCE.saturating_mul(3);
         match known.state {
-            State::Sent | State::Unknown => one_more(&tally.before),
+            State::Sent | State::Refused | State::Unknown => one_more(&tally.before),
             State::Sending if Duration::from_millis(known.age) > dead => {
                 warn!(
                     mail,
                     "nobody knows whether a mail was sent, whose handler died; it is not sent again"
                 );
                 one_more(&tally.unknown);
-                self.ledger.unknown(mail, None).await?;
+                // That claim, and no other that took its place meanwhile.
+                self.ledger.unknown(mail, known.attempt.as_deref()).await?;
             }
             State::Sending => one_more(&tally.left),
         }
         Ok(())
     }
 
-    /// It holds names, which a panic elsewhere leaves whole.
-    fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+    /// It holds plain values, which a panic elsewhere leaves whole.
+    fn under_way(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<String, watch::Receiver<Option<Announced>>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

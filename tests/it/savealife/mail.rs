@@ -3,8 +3,9 @@
 use super::text;
 use super::world::{World, email};
 use crate::support::process::within;
-use crate::support::smtp::Conduct;
+use crate::support::smtp::{Conduct, MailServer};
 use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,18 +24,23 @@ async fn a_server_that_refuses_hangs_or_drops_is_tried_again_and_mails_nobody_tw
     let containers = world.start().await;
     use Conduct::*;
     let mut donors = 0;
-    for (number, (conduct, may_have)) in [
-        (RefuseRecipient(450), false),
-        (RefuseRecipient(550), false),
-        (RefuseRecipient(421), false),
-        (RefuseData(451), false),
-        (RefuseText(452), false),
-        (RefuseText(554), false),
-        (HangBeforeText, false),
-        (DropBeforeText, false),
-        // It has the text, and nobody here can know: never again.
-        (HangAfterText, true),
-        (DropAfterText, true),
+    let mut without = 0;
+    for (number, (conduct, ends)) in [
+        (RefuseRecipient(450), "sent"),
+        (RefuseRecipient(421), "sent"),
+        (GarbleRecipient, "sent"),
+        (RefuseData(451), "sent"),
+        (RefuseData(554), "sent"),
+        (RefuseText(452), "sent"),
+        (RefuseText(554), "sent"),
+        (HangBeforeText, "sent"),
+        (DropBeforeText, "sent"),
+        // This recipient's mailbox is not there, and will not be.
+        (RefuseRecipient(550), "refused"),
+        // It may have the text, and nobody here can know: never again.
+        (DropInText, "unknown"),
+        (HangAfterText, "unknown"),
+        (DropAfterText, "unknown"),
     ]
     .into_iter()
     .enumerate()
@@ -44,14 +50,15 @@ async fn a_server_that_refuses_hangs_or_drops_is_tried_again_and_mails_nobody_tw
             world.sign_up(&format!("{name}-{number}"), &city).await;
         }
         donors += 3;
+        without += usize::from(matches!(conduct, RefuseRecipient(550) | DropInText));
         world.mail.script([conduct]);
         let id = world.donate(&city).await;
         let states = world.until_settled(&id, 3).await;
         let count = |state: &str| states.values().filter(|is| *is == state).count();
-        let expected = if may_have { (2, 1) } else { (3, 0) };
-        assert_eq!((count("sent"), count("unknown")), expected, "{conduct:?}");
+        assert_eq!(count(ends), if ends == "sent" { 3 } else { 1 }, "{conduct:?}: {states:?}");
+        assert_eq!(count("sent"), if ends == "sent" { 3 } else { 2 }, "{conduct:?}: {states:?}");
         let counts = counts(&world);
-        assert_eq!(counts.len(), donors, "{conduct:?}: everybody has one");
+        assert_eq!(counts.len(), donors - without, "{conduct:?}: everybody else has one");
         assert!(counts.values().all(|count| *count == 1), "{conduct:?}: {counts:?}");
         let tried =
             world.mail.attempts().iter().filter(|attempt| attempt.conduct == conduct).count();
@@ -100,7 +107,8 @@ async fn a_donor_who_cannot_be_mailed_keeps_nobody_from_their_mail() {
     let world = World::new("savealife-refused").await;
     let containers = world.start().await;
     let donors = world.sign_up_many("Haarlem", 30).await;
-    world.mail.to(&email("donor-7"), Conduct::RefuseRecipient(550));
+    world.mail.to(&email("donor-7"), Conduct::RefuseRecipient(450));
+    world.mail.to(&email("donor-8"), Conduct::RefuseRecipient(550));
     for (id, address) in
         [("00000000000e", AttributeValue::Null(true)), ("00000000000f", text("nobody"))]
     {
@@ -114,16 +122,24 @@ async fn a_donor_who_cannot_be_mailed_keeps_nobody_from_their_mail() {
     let id = world.donate("Haarlem").await;
     let states = world.until_settled(&id, 29).await;
     assert_eq!(states.len(), 29, "{states:?}");
-    let refused = donors.iter().find(|(_, to)| **to == email("donor-7")).unwrap().0;
-    assert!(!states.contains_key(refused), "what is refused is not claimed");
-    let tries = |mail: &crate::support::smtp::MailServer| {
-        mail.attempts().iter().filter(|attempt| attempt.to == email("donor-7")).count()
+    let id_of = |name: &str| donors.iter().find(|(_, to)| **to == email(name)).unwrap().0;
+    assert!(!states.contains_key(id_of("donor-7")), "what is refused for now is not claimed");
+    assert_eq!(states[id_of("donor-8")], "refused");
+    let tries = |mail: &MailServer, name: &str| {
+        mail.attempts().iter().filter(|attempt| attempt.to == email(name)).count()
     };
-    world.mail.until("another try", |mail| tries(mail) > 1).await;
+    world.mail.until("another try", |mail| tries(mail, "donor-7") > 1).await;
     world.mail.to(&email("donor-7"), Conduct::Take);
     world.until_settled(&id, 30).await;
-    let counts = counts(&world);
-    assert!(counts.len() == 30 && counts.values().all(|count| *count == 1), "{counts:?}");
+    // What is refused for good is done with: the next donation has its turn.
+    let second = world.donate("Haarlem").await;
+    world.until_settled(&second, 30).await;
+    assert_eq!(tries(&world.mail, "donor-8"), 2, "once each");
+    world.mail.until("all mails", |mail| mail.taken() >= 58).await;
+    let of_both = counts(&world);
+    assert!(of_both.len() == 29 && of_both.values().all(|count| *count == 2), "{of_both:?}");
+    let rows = world.all(&format!("/mail/{id}")).await;
+    assert!(rows.iter().all(|row| row["attempt"].is_string()), "{rows:?}");
     let said = containers.handler.stop().await.stderr.join("\n");
     assert!(
         said.contains("00000000000e") && said.contains("00000000000f"),
@@ -172,4 +188,70 @@ async fn mails_that_take_longer_than_the_consumer_waits_are_sent_once() {
     for process in [consumer, handler, api] {
         process.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_nothing_is_asked_once_a_batch_and_holds_no_stop_up() {
+    let world = World::new("savealife-silent").await;
+    let (api, handler) = (world.api().await, world.handler(&[]).await);
+    world.sign_up_many("Haarlem", 100).await;
+    world.mail.greet(Some(0));
+    let batch = [("00000000000a", "Haarlem"), ("00000000000b", "Haarlem")];
+    let failures = world.invoke(&batch).await["batchItemFailures"].clone();
+    assert_eq!(failures, json!([{"itemIdentifier": "0"}, {"itemIdentifier": "1"}]));
+    let at_a_time = 8;
+    assert!(world.mail.connections() <= at_a_time, "{}", world.mail.connections());
+    handler.stop().await;
+
+    let connections = world.mail.connections();
+    let patient = [("SMTP_TIMEOUT", "5m"), ("SHUTDOWN_GRACE", "20s")];
+    let handler = world.handler(&patient).await;
+    let invoked = async { world.invoke(&batch).await };
+    let stopped = async {
+        world.mail.until("all places taken", |mail| mail.connections() >= connections + 8).await;
+        handler.stop().await
+    };
+    let (answer, ended) = tokio::join!(invoked, stopped);
+    assert_eq!(answer["batchItemFailures"], failures, "it answers before it goes");
+    let said = ended.stderr.join("\n");
+    assert!(!said.contains("SHUTDOWN_GRACE"), "{said}");
+    assert!(world.mail.connections() <= connections + at_a_time);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_donation_that_comes_again_while_it_is_announced_has_the_same_answer() {
+    let world = World::new("savealife-again").await;
+    let (api, handler) = (world.api().await, world.handler(&[]).await);
+    world.sign_up_many("Haarlem", 30).await;
+    world.mail.usually(Conduct::TakeLater(Duration::from_millis(50)));
+    let batch = [("00000000000a", "Haarlem")];
+    let again = async {
+        world.mail.until("a mail", |mail| mail.taken() > 0).await;
+        world.invoke(&batch).await
+    };
+    let (first, second) = tokio::join!(world.invoke(&batch), again);
+    let done = json!({"batchItemFailures": []});
+    assert_eq!((first, second), (done.clone(), done));
+    assert_eq!(world.mail.taken(), 30);
+    handler.stop().await;
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_that_is_away_is_asked_once_and_the_batch_comes_again() {
+    let world = World::new("savealife-no-api").await;
+    let (api, handler) = (world.api().await, world.handler(&[]).await);
+    world.sign_up_many("Haarlem", 40).await;
+    world.mail.usually(Conduct::TakeLater(Duration::from_millis(100)));
+    let batch = [("00000000000a", "Haarlem"), ("00000000000b", "Haarlem")];
+    let gone = async {
+        world.mail.until("a mail", |mail| mail.taken() > 0).await;
+        api.kill().await;
+    };
+    let (answer, ()) = tokio::join!(world.invoke(&batch), gone);
+    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2, "{answer}");
+    let said = handler.stop().await.stderr.join("\n");
+    let asked = said.matches("the api could not be asked").count();
+    assert!((1..=8).contains(&asked), "{said}");
 }

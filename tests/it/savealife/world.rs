@@ -150,6 +150,21 @@ impl World {
         process
     }
 
+    /// Hands donations to the handler in one batch, as a consumer does; gives its answer.
+    pub async fn invoke(&self, donations: &[(&str, &str)]) -> Value {
+        let records = donations.iter().enumerate().map(|(number, (id, city))| {
+            let mut image = json!({"PK": {"S": format!("DONATION#{id}")}});
+            for (name, text) in donation(city).as_object().expect("an object") {
+                image[name] = json!({"S": text});
+            }
+            let change = json!({"SequenceNumber": number.to_string(), "NewImage": image});
+            json!({"eventName": "INSERT", "dynamodb": change})
+        });
+        let event = json!({"Records": records.collect::<Vec<_>>()});
+        let request = self.client.post(format!("http://{}/", self.handler));
+        self.ask(request.body(event.to_string())).await.1
+    }
+
     /// Asks the api; gives the code and the answer.
     pub async fn ask(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
         let answer = within("the api's answer", request.send()).await.expect("it answers");

@@ -19,6 +19,8 @@ pub enum Conduct {
     TakeLater(Duration),
     /// Says no to the recipient.
     RefuseRecipient(u16),
+    /// Repeats the recipient, without a code.
+    GarbleRecipient,
     /// Says no to DATA.
     RefuseData(u16),
     /// Says no when it has the text.
@@ -27,6 +29,8 @@ pub enum Conduct {
     HangBeforeText,
     /// Closes the connection at DATA.
     DropBeforeText,
+    /// Closes the connection in the middle of the text.
+    DropInText,
     /// Takes it, and never says so.
     HangAfterText,
     /// Takes it, and closes the connection without a word.
@@ -236,10 +240,15 @@ impl Shared {
                 "RCPT" => {
                     let to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
                     conduct = self.conduct(&to);
+                    let garbled = format!("garbage {to}\r\n");
                     self.note(|attempts| {
                         attempts.push(Attempt { to, conduct, taken: None });
                         last = attempts.len() - 1;
                     });
+                    if conduct == Conduct::GarbleRecipient {
+                        stream.write_all(garbled.as_bytes()).await?;
+                        continue;
+                    }
                     if let Conduct::RefuseRecipient(code) = conduct { code } else { 250 }
                 }
                 "DATA" => match conduct {
@@ -248,6 +257,10 @@ impl Shared {
                     Conduct::DropBeforeText => return Ok(()),
                     _ => {
                         say(&mut stream, 354).await?;
+                        if conduct == Conduct::DropInText {
+                            stream.read_line(&mut line).await?;
+                            return Ok(());
+                        }
                         let text = text(&mut stream).await?;
                         if let Conduct::TakeLater(delay) = conduct {
                             tokio::time::sleep(delay).await;
