@@ -53,13 +53,13 @@ pub(super) struct Closing {
 }
 
 /// Serves `router` until it is closed, and requests in flight for at most `grace` after
-/// it. Gives whether all of them were finished.
+/// it, which is asked for then. Gives whether all of them were finished.
 pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     router: Router,
     closing: &Closing,
-    grace: Duration,
+    grace: impl FnOnce() -> Duration,
 ) -> bool {
     let (places, refusals) = (Places::new(MAX_CONNECTIONS), Places::new(MAX_REFUSALS));
     let mut connections = JoinSet::new();
@@ -102,7 +102,7 @@ pub(super) async fn serve(
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
-    tokio::time::timeout(grace, ended).await.is_ok()
+    tokio::time::timeout(grace(), ended).await.is_ok()
 }
 
 /// A connection that begins with a handshake.

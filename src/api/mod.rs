@@ -27,16 +27,18 @@ use callers::Callers;
 use listener::Closing;
 use private::Private;
 use public::Public;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Opens the progress of a consumer (first) and a stream's label (second). It may be
 /// opened again for the same two, and holds nothing that is lost when it is dropped.
 pub type Stores = Arc<dyn Fn(&str, &str) -> Arc<dyn Progress> + Send + Sync>;
 
-/// For what is in flight when the listeners close; what a call may take is bounded.
+/// For what is in flight when the private listener closes; what a call may take is bounded.
+/// The application's routes have what is left of the grace, but no less.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the api works on.
@@ -83,7 +85,8 @@ impl Api {
 
     /// Serves both listeners until `stop`, then on until the workers that beat through
     /// this api and are stopping too have taken their leave, for at most `grace`, and at the
-    /// end what is in flight. Gives whether all of it was finished.
+    /// end what is in flight: the application's routes have what is left of `grace` then, and
+    /// some seconds at least. Gives whether all of it was finished.
     pub async fn serve(
         self,
         public: TcpListener,
@@ -98,16 +101,22 @@ impl Api {
         let table = stores("readiness", "-");
         let open = Public::new(table, Arc::clone(&metrics), stop.clone()).router().merge(routes);
         let behind_token = Private::new(settings, stores, metrics, callers.clone()).router();
+        let ends = OnceLock::new();
         let drained = async {
             stop.cancelled().await;
+            let _ = ends.set(Instant::now() + grace);
             // Theirs may be as long: who stops at the same time is waited for to the end.
             let _ = tokio::time::timeout(grace, callers.gone()).await;
             closing.closed.cancel();
         };
+        let left = || {
+            let left = ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
+            left.unwrap_or_default().max(LAST_WORDS)
+        };
         let ((), public, private) = tokio::join!(
             drained,
-            listener::serve(public, None, open, &closing, LAST_WORDS),
-            listener::serve(private, tls, behind_token, &closing, LAST_WORDS),
+            listener::serve(public, None, open, &closing, left),
+            listener::serve(private, tls, behind_token, &closing, || LAST_WORDS),
         );
         public && private
     }

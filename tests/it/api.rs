@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use streamgate::api::Stores;
+use streamgate::api::{Api, ApiMetrics, ApiSettings, Stores};
 use streamgate::progress::{
     ApiToken, ClientProgress, Heartbeat, LeaseKey, MemoryFault, MemoryProgress, Progress,
     ProgressError, WorkerId,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 const PROBLEM: &str = "application/problem+json";
 
@@ -203,6 +205,36 @@ async fn an_application_mounts_its_own_routes() {
         }
     }
     assert!(asked.load(Ordering::Relaxed) < 610);
+}
+
+#[tokio::test]
+async fn a_slow_route_of_the_application_is_finished_within_the_grace() {
+    let begun = Arc::new(Notify::new());
+    let (here, slow) = (Arc::clone(&begun), Duration::from_secs(4));
+    let route = async move || {
+        here.notify_one();
+        tokio::time::sleep(slow).await;
+        "at last"
+    };
+    let routes = axum::Router::new().route("/slow", axum::routing::get(route));
+    let settings = ApiSettings {
+        table: "people".to_owned(),
+        consumers: vec!["streamgate".to_owned()],
+        token: ApiToken::new(TOKEN).unwrap(),
+    };
+    let stores: Stores = Arc::new(|_, _| Arc::new(MemoryProgress::new()));
+    let api = Api::new(settings, stores, Arc::new(ApiMetrics::new())).routes(routes);
+    let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let private = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/slow", public.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(api.serve(public, private, stop.clone(), Duration::from_secs(60)));
+    let asking = tokio::spawn(client().get(url).send());
+    begun.notified().await;
+    stop.cancel();
+    let answer = asking.await.unwrap().expect("it is not cut off");
+    assert_eq!(answer.text().await.unwrap(), "at last");
+    assert!(serving.await.unwrap(), "all of it was finished");
 }
 
 #[tokio::test]
