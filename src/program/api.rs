@@ -27,7 +27,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// flight is finished, beside the application's `routes` on the public listener.
 ///
 /// `routes` gets the AWS configuration, for clients of its own: one environment, one role;
-/// what they call is not in Streamgate's metrics. The routes are not behind the token, and may not be `/healthz`, `/readyz` or `/metrics`.
+/// what they call is not in Streamgate's metrics. The routes are not behind the token, and may
+/// not be `/healthz`, `/readyz` or `/metrics`. At the end their requests have what is left of
+/// `SHUTDOWN_GRACE`.
 /// Begins the log, listens on `LISTEN` and `PRIVATE_LISTEN`. The log and the treatment of
 /// panics ([`panics::end_the_process`]) are the whole process': call this once.
 ///

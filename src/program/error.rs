@@ -3,6 +3,7 @@
 use crate::config::Faults;
 use crate::consumer::ConsumerError;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// An end other than a clean one.
@@ -42,11 +43,19 @@ impl ProgramError {
         }
     }
 
-    /// Says why on stderr, a line for each fault.
+    /// Says why on stderr, a line for each fault, behind the program's name.
     pub fn report(&self) -> ExitCode {
+        let name = program_name();
         for line in self.to_string().lines() {
-            eprintln!("streamgate: {line}");
+            eprintln!("{name}: {line}");
         }
         ExitCode::from(self.exit_code())
     }
+}
+
+/// What this program was started as: those in Rust of your own have their own name.
+pub(super) fn program_name() -> String {
+    let program = std::env::args_os().next().map(PathBuf::from);
+    let name = program.as_ref().and_then(|program| program.file_name()?.to_str());
+    name.unwrap_or(env!("CARGO_PKG_NAME")).to_owned()
 }

@@ -1,6 +1,6 @@
 //! SIGTERM and SIGINT: the first asks for a stop, the second stops at once.
 
-use super::ProgramError;
+use super::error::{ProgramError, program_name};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -27,7 +27,8 @@ pub fn drain_on_signal() -> Result<CancellationToken, ProgramError> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        eprintln!("streamgate: second signal, stopping at once; what was in flight comes again");
+        let name = program_name();
+        eprintln!("{name}: second signal, stopping at once; what was in flight comes again");
         std::process::exit(1);
     });
     Ok(drain)

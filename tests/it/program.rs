@@ -56,8 +56,8 @@ async fn a_program_with_its_own_handler_refuses_another_and_ends_with_the_codes_
     let ended = run(&[("STREAM_ARN", ARN), ("HANDLER", "log")]).await;
     assert_eq!(ended.code, Some(64), "{:#?}", ended.stderr);
     let [handler, table] = &ended.stderr[..] else { panic!("two lines: {:#?}", ended.stderr) };
-    assert!(handler.starts_with("streamgate: HANDLER is set, but"), "{handler}");
-    assert!(table.starts_with("streamgate: TABLE_NAME is not set"), "{table}");
+    assert!(handler.starts_with("counting: HANDLER is set, but"), "{handler}");
+    assert!(table.starts_with("counting: TABLE_NAME is not set"), "{table}");
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
