@@ -6,6 +6,7 @@
 use lettre::message::Mailbox;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 use streamgate::config::{self, ApiConfig, Command, Faults, Values};
@@ -62,14 +63,23 @@ pub struct HandlerConfig {
 }
 
 /// How mail is sent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Smtp {
-    /// `SMTP_URL`: `smtp://` or `smtps://`
+    /// `SMTP_URL`: `smtp://` or `smtps://`; it may hold a password.
     pub url: Url,
     /// `MAIL_FROM`
     pub from: Mailbox,
     /// `SMTP_TIMEOUT`: for all that comes before a mail's text, and as long again for it.
     pub timeout: Duration,
+}
+
+impl fmt::Debug for Smtp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (self.url.host_str(), self.url.port());
+        let mut shown = f.debug_struct("Smtp");
+        shown.field("host", &host).field("port", &port).field("from", &self.from);
+        shown.field("timeout", &self.timeout).finish_non_exhaustive()
+    }
 }
 
 /// # Errors
@@ -181,6 +191,9 @@ fn smtp_url(text: &str) -> Result<Url, String> {
     if !url.has_host() || !matches!(url.path(), "" | "/") {
         return Err(ALLOWED.to_owned());
     }
+    if url.username().is_empty() != url.password().is_none() {
+        return Err("has a user or a password without the other".to_owned());
+    }
     if url.password().is_some() && !tls {
         return Err("has a password and no TLS, so that anybody on the way could read it; use smtps:// or ?tls=required".to_owned());
     }
@@ -216,8 +229,16 @@ mod tests {
         };
         let config = handler(&good).unwrap();
         assert!(!format!("{config:?}").contains("0123456789"), "the token is not shown");
+        let secret = |asked: &str| match asked {
+            "SMTP_URL" => Some("smtps://user:secret@mail".to_owned()),
+            _ => good(asked),
+        };
+        assert!(!format!("{:?}", handler(&secret).unwrap()).contains("secret"));
         for (name, value) in [
             ("SMTP_URL", "smtp://user:secret@mail"),
+            ("SMTP_URL", "smtps://user@mail"),
+            ("SMTP_URL", "smtps://:secret@mail"),
+            ("SMTP_URL", "smtps://user:secr/et@mail"),
             ("SMTP_URL", "http://mail"),
             ("SMTP_URL", "smtp://mail?tls=maybe"),
             ("MAIL_FROM", "nobody"),
