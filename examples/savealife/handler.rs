@@ -59,8 +59,14 @@ pub async fn serve(
         .with_state(Arc::clone(&handler));
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(drain.clone().cancelled_owned());
-    let serving = tokio::spawn(serving.into_future());
-    drain.cancelled().await;
+    let mut serving = tokio::spawn(serving.into_future());
+    tokio::select! {
+        biased;
+        () = drain.cancelled() => {}
+        _ = &mut serving => {
+            return Err(ProgramError::Failed("the handler takes no requests any more".to_owned()));
+        }
+    }
     let finished = async {
         let _ = serving.await;
         handler.invocations.close();

@@ -95,6 +95,7 @@ pub async fn run(ports: Ports) -> Result<(), ProgramError> {
     let local = local.await.map_err(|error| ProgramError::Failed(error.to_string()))?;
     tokio::spawn(sink::serve(mail));
     let mailing = tokio::spawn(handler::serve(mailing, handler, drain.clone()));
+    let mailing = async { mailing.await.map_err(|error| ProgramError::Failed(error.to_string()))? };
     let HandlerConfig::Http(url) = &consumer.handler else {
         return Err(ProgramError::Failed(format!("{handler_url} is no address of a handler")));
     };
@@ -105,8 +106,10 @@ pub async fn run(ports: Ports) -> Result<(), ProgramError> {
     let tables = format!("http://{}", local.table_address);
     eprint!("{}", steps(&api, &tables));
     let listeners = PairListeners { status, public, private };
-    pair(consumer, Arc::new(deliver), routes, &local, listeners, drain).await?;
-    mailing.await.map_err(|error| ProgramError::Failed(error.to_string()))?
+    let pair = pair(consumer, Arc::new(deliver), routes, &local, listeners, drain);
+    // Either that ends by itself ends both.
+    tokio::try_join!(pair, mailing)?;
+    Ok(())
 }
 
 fn of(listener: &TcpListener) -> Result<SocketAddr, ProgramError> {

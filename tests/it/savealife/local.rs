@@ -61,7 +61,8 @@ fn posts_of_the_readme() -> Vec<[String; 2]> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_steps_that_it_prints_sign_up_three_donors_and_mail_two() {
     let savealife = example("savealife").await;
-    let process = Process::of(&savealife, &["local", "--free-ports"], &[]);
+    let log = [("LOG_FORMAT", "json")];
+    let process = Process::of(&savealife, &["local", "--free-ports"], &log);
     let greeting = |lines: &[String]| {
         let end = lines.iter().position(|line| line == "Ctrl-C stops.")?;
         Some(lines[..end].to_vec())
@@ -77,9 +78,23 @@ async fn the_steps_that_it_prints_sign_up_three_donors_and_mail_two() {
         let words = words(line);
         assert!(words[2].ends_with(route.as_str()) && words[6] == *body, "{line} {route} {body}");
     }
+    let api = words(donors)[2].strip_suffix("/donors").unwrap().to_owned();
+    let read = async |route: String| run(&format!("curl -s {api}{route}")).await;
     for donor in [grace, ada, alan] {
-        assert_eq!(run(donor).await["success"], true);
+        let answer = run(donor).await;
+        assert_eq!(answer["success"], true);
+        let one = read(format!("/donor/{}", answer["resource_id"].as_str().unwrap())).await;
+        let typed: Value = serde_json::from_str(&words(donor)[6]).unwrap();
+        for (name, value) in typed.as_object().unwrap() {
+            assert_eq!(one["return_value"][name], *value, "{one}");
+        }
     }
+    // Wrong input is told, and changes nothing.
+    let wrong = client().post(&words(grace)[2]).header("content-type", "application/json");
+    let answer = within("an answer", wrong.body(readme[4][1].clone()).send()).await.unwrap();
+    assert_eq!(answer.status().as_u16(), 400);
+    let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!(answer["success"], false);
     let donation = run(create).await["resource_id"].as_str().unwrap().to_owned();
     let shown = mails(&process, 2).await;
     let mut to: Vec<_> = shown
@@ -92,7 +107,8 @@ async fn the_steps_that_it_prints_sign_up_three_donors_and_mail_two() {
         assert!(mail.contains("Subject: New blood donation event in Haarlem"), "{mail}");
     }
     assert_eq!(run(donors).await["return_value"].as_array().unwrap().len(), 3);
-    assert_eq!(run(donations).await["return_value"].as_array().unwrap().len(), 1);
+    let listed = run(donations).await["return_value"].clone();
+    assert_eq!(listed, json!([read(format!("/donation/{donation}")).await["return_value"]]));
 
     // A donation that is changed mails nobody; that it was passed over shows at the next.
     let table = greeting.iter().find_map(|line| line.strip_prefix("Table savealife at ")).unwrap();
@@ -114,4 +130,11 @@ async fn the_steps_that_it_prints_sign_up_three_donors_and_mail_two() {
     assert!(shown[2].contains("To: grace@example.org"), "{}", shown[2]);
     let ended = process.stop_with("INT").await;
     assert_eq!(ended.stdout.iter().filter(|line| *line == "--- a mail").count(), 3);
+    // Behind the steps comes the log: a line is an object, and none holds an address.
+    let end = ended.stderr.iter().position(|line| line == "Ctrl-C stops.").unwrap();
+    assert!(ended.stderr.len() > end + 1);
+    for line in &ended.stderr[end + 1..] {
+        let object: Value = serde_json::from_str(line).expect(line);
+        assert!(object["level"].is_string() && !line.contains("example.org"), "{line}");
+    }
 }
