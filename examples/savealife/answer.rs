@@ -6,7 +6,7 @@
 use crate::input::Faults;
 use crate::store::StoreError;
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -59,6 +59,8 @@ pub enum Trouble {
     Conflict(&'static str),
     TooLarge,
     MediaType,
+    /// What else the framework refuses by itself.
+    Unreadable(StatusCode),
     /// What the table said is in the log.
     Unavailable,
 }
@@ -97,6 +99,7 @@ impl IntoResponse for Trouble {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "The body has to be JSON, and Content-Type application/json.".to_owned(),
             ),
+            Self::Unreadable(status) => (status, "The address cannot be read.".to_owned()),
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The table does not answer at the moment; try again.".to_owned(),
@@ -109,6 +112,11 @@ impl IntoResponse for Trouble {
             return_value: json!({}),
             next: None,
         };
-        (status, Json(answer)).into_response()
+        let mut answer = (status, Json(answer)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        answer
     }
 }

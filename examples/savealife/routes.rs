@@ -26,7 +26,8 @@ use streamgate::progress::ApiToken;
 
 const MOST_BYTES: usize = 16 << 10;
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// How many ids are tried. A second is needed where another's makes the same 48 bits.
+/// How many ids are tried. A second is needed where another's in the city makes the same 48
+/// bits.
 const TURNS: u8 = 4;
 
 /// All routes; `token` opens the handler's.
@@ -50,12 +51,12 @@ async fn in_time(request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(TIMEOUT, next.run(request)).await;
     let answer = answer.unwrap_or_else(|_| Trouble::Unavailable.into_response());
     // What the framework refuses by itself (an address that is no text) has the form of
-    // all others.
+    // all others, and its own status.
     let json = HeaderValue::from_static("application/json");
     if answer.status().is_client_error()
         && answer.headers().get(header::CONTENT_TYPE) != Some(&json)
     {
-        return Trouble::Wrong(vec!["The address cannot be read.".to_owned()]).into_response();
+        return Trouble::Unreadable(answer.status()).into_response();
     }
     answer
 }

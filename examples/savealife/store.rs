@@ -15,9 +15,11 @@ use serde_json::{Number, Value};
 use std::collections::HashMap;
 use streamgate::causes;
 
-/// A scan reads a megabyte with each call; so many calls make one page, however little of it
-/// is wanted.
+/// So many calls make one page, however little of what they read is wanted.
 const MOST_SCANS: usize = 10;
+/// A scan reads items of every kind; so many for each that is asked for, where it would read a
+/// megabyte.
+const READ_FOR_ONE: usize = 10;
 
 /// The items of one table.
 pub struct Store {
@@ -90,6 +92,7 @@ impl Store {
                 .table_name(&self.table)
                 .filter_expression("begins_with(PK, :kind)")
                 .expression_attribute_values(":kind", text(kind))
+                .limit(count(limit.saturating_mul(READ_FOR_ONE)))
                 .set_exclusive_start_key(from.map(key));
             let answer = call.send().await.map_err(|error| failed(&error))?;
             items.extend(answer.items().iter().map(of_attributes));

@@ -201,6 +201,16 @@ async fn a_mail_has_one_claim_and_only_the_handler_may_ask() {
         }
     }
     assert_eq!(world.items().await, Vec::<Value>::new());
+    let route = format!("/mail/{donation}");
+    let answer = within("an answer", world.request("GET", &route).send()).await.unwrap();
+    assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+
+    // A city is asked for as it stands in the items, whatever an older program wrote.
+    let older = [("PK", "DONOR#00000000000c"), ("SK", "CITY# Delft "), ("email", "c@example.org")];
+    world.put(&older.map(|(name, value)| (name, text(value)))).await;
+    let rows = world.all("/mail/donors?city=%20Delft%20").await;
+    assert_eq!(rows, [json!({"id": "00000000000c", "email": "c@example.org"})]);
+    assert_eq!(world.all("/mail/donors?city=Delft").await, Vec::<Value>::new());
 
     let put = async |body: Value| world.as_handler("PUT", &mail, body).await;
     let delete = async |attempt: &str| {
@@ -236,6 +246,21 @@ async fn a_mail_has_one_claim_and_only_the_handler_may_ask() {
     assert_eq!(rows.len(), 1);
     assert_eq!((&rows[0]["donor"], &rows[0]["state"]), (&json!(donor), &json!("sent")));
     assert!(rows[0]["at"].is_u64() && rows[0]["age"].is_u64(), "{rows:?}");
+    assert!(rows[0]["attempt"].is_string(), "{rows:?}");
+
+    // What the server will not have for good is an end, too, of the try that claimed it.
+    let other = format!("/mail/{donation}/fedcba987654");
+    let put_other = async |body: Value| world.as_handler("PUT", &other, body).await;
+    let claim = json!({"state": "sending", "attempt": "first-attempt"});
+    assert_eq!(put_other(claim).await.1["return_value"]["claimed"], true);
+    let refused = |attempt: &str| json!({"state": "refused", "attempt": attempt});
+    assert_eq!(put_other(refused("second-attempt")).await.0, 409);
+    assert_eq!(put_other(refused("first-attempt")).await.0, 200);
+    let (_, answer) = put_other(json!({"state": "sending"})).await;
+    let stands = &answer["return_value"];
+    assert_eq!((&stands["claimed"], &stands["state"]), (&json!(false), &json!("refused")));
+    assert_eq!(stands["attempt"], "first-attempt");
+    assert_eq!(put_other(json!({"state": "sent"})).await.0, 409);
 
     let before = world.items().await;
     for (route, body) in [
@@ -310,7 +335,7 @@ async fn a_container_whose_settings_are_wrong_says_all_that_is() {
         assert_eq!(ended.code, Some(64), "{:#?}", ended.stderr);
         let lines = &ended.stderr[..names.len()];
         for (line, name) in lines.iter().zip(names) {
-            assert!(line.starts_with(&format!("streamgate: {name}")), "{line}");
+            assert!(line.starts_with(&format!("savealife: {name}")), "{line}");
         }
     }
 }
