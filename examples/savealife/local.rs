@@ -56,6 +56,7 @@ pub async fn run(ports: Ports) -> Result<(), ProgramError> {
             "HANDLER" => Some(handler_url.clone()),
             "FUNCTION_RESPONSE_TYPES" => Some("ReportBatchItemFailures".to_owned()),
             "FILTER_CRITERIA" => Some(FILTER.to_owned()),
+            "MAXIMUM_RECORD_AGE_IN_SECONDS" => Some("86400".to_owned()),
             "ON_FAILURE" => Some("table".to_owned()),
             "POLL_INTERVAL_MIN" => Some("50ms".to_owned()),
             "POLL_INTERVAL_MAX" => Some("200ms".to_owned()),
