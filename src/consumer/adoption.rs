@@ -141,7 +141,14 @@ impl<'a> Adoption<'a> {
         let orphans: Vec<Orphan> = orphans.chain(seeds.into_iter().map(Orphan::from)).collect();
         let shares = self.shares(&seen, view);
         self.suspect(&seen, &items);
-        let taken = self.take(orphans, &shares).await;
+        // What ended before the tip first: where somebody has begun to read it meanwhile, its
+        // children are not at the tip.
+        let (ended, orphans): (Vec<_>, Vec<_>) =
+            orphans.into_iter().partition(|orphan| orphan.new.position == Position::ShardEnd);
+        let taken = match self.take(ended, &shares).await {
+            Ok(true) => self.take(orphans, &shares).await,
+            refused => refused,
+        };
         self.tell().await?;
         let all_taken = taken?;
         if listed && seen.seeded.is_none() {
@@ -194,21 +201,24 @@ impl<'a> Adoption<'a> {
         let seeds = self
             .family
             .with(|lineage| lineage.seeds(start, seen.seeded.as_ref(), seen.orders.epoch, now));
-        let owners: BTreeMap<&ShardId, Option<&WorkerId>> =
-            items.iter().map(|item| (&item.shard, item.lease.owner.as_ref())).collect();
+        let known: BTreeMap<&ShardId, &ShardProgress> =
+            items.iter().map(|item| (&item.shard, item)).collect();
         // Who took a child has taken all that it saw.
         let taken: BTreeSet<&ShardId> =
             items.iter().filter_map(|item| item.parent.as_ref()).collect();
         let before = std::mem::take(&mut self.expected);
         // Nobody reads those before the tip, and so nobody takes their children: where it is
-        // carried out once more, after a take that failed, all are due at once.
+        // carried out once more, after a take that failed, they are due at once. What a shard
+        // has had for children since it was begun at the tip are none of those.
         let at_tip = seen.seeded.is_none() && start == StartingPosition::Latest;
         let is_ripe = |seed: &Seed| {
+            let parent = seed.new.parent.as_ref();
+            let item = parent.and_then(|parent| known.get(parent).copied());
             if at_tip {
-                return true;
+                return item.is_none_or(|item| item.closed);
             }
-            let parent = seed.new.parent.as_ref().filter(|parent| !taken.contains(parent));
-            let owner = parent.and_then(|parent| owners.get(parent).copied()).flatten();
+            let owner = item.filter(|item| !taken.contains(&item.shard));
+            let owner = owner.and_then(|item| item.lease.owner.as_ref());
             if !owner.is_some_and(|owner| has_sign(seen, owner)) {
                 return true;
             }

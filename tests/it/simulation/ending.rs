@@ -17,7 +17,7 @@ use streamgate::source::ShardId;
 
 /// After the trouble everything is well again by then: what is given up by time-outs, waited
 /// for by backoffs and found by the listings that come once a minute, one after the other.
-const CALM: Duration = Duration::from_secs(300);
+const CALM: Duration = Duration::from_secs(900);
 
 /// Steps of the time in which little is to go wrong; each costs every machine a turn.
 const CALM_TICK: Duration = Duration::from_millis(40);
