@@ -34,6 +34,8 @@ pub(super) const TAKES_AT_ONCE: usize = 16;
 /// A finished shard that has left the listing is remembered this long: listings are
 /// eventually consistent, and a shard that came back would be read again.
 pub(super) const REMEMBER: Duration = Duration::from_secs(48 * 3600);
+/// And no listing has shown it to this leader for so long: a wall clock may be days ahead.
+const UNLISTED: Duration = Duration::from_secs(3600);
 /// Who has read a shard to its end looks for its children itself, and takes them. After
 /// this long they are adopted.
 const CHILD_GRACE: Duration = Duration::from_secs(20);
@@ -57,6 +59,8 @@ pub(super) struct Adoption<'a> {
     expected: BTreeMap<ShardId, Instant>,
     /// Who has been given something and was not told, as far as is known.
     untold: BTreeSet<WorkerId>,
+    /// Finished shards that the listings do not show, and since when.
+    departed: BTreeMap<ShardId, Instant>,
     /// When the whole stream began anew under this lease.
     pub(super) begun_anew: Option<Instant>,
     /// Who said last time to have fewer shards than are its.
@@ -89,6 +93,7 @@ impl<'a> Adoption<'a> {
             grants,
             expected: BTreeMap::new(),
             untold: BTreeSet::new(),
+            departed: BTreeMap::new(),
             begun_anew: None,
             short: BTreeSet::new(),
         }
@@ -333,11 +338,17 @@ impl<'a> Adoption<'a> {
     }
 
     /// Removes the items of shards that left the stream long ago.
-    async fn forget_departed(&self, items: &[ShardProgress]) -> Result<(), ProgressError> {
-        let departed: BTreeSet<ShardId> =
-            self.family.with(|lineage| lineage.departed().cloned().collect());
+    async fn forget_departed(&mut self, items: &[ShardProgress]) -> Result<(), ProgressError> {
+        let before = std::mem::take(&mut self.departed);
+        let since = |shard: &ShardId| before.get(shard).copied().unwrap_or_else(Instant::now);
+        self.departed = self.family.with(|lineage| {
+            lineage.departed().map(|shard| (shard.clone(), since(shard))).collect()
+        });
         let now = clock::now();
-        for item in items.iter().filter(|item| departed.contains(&item.shard)) {
+        let is_long_gone = |item: &&ShardProgress| {
+            self.departed.get(&item.shard).is_some_and(|since| since.elapsed() >= UNLISTED)
+        };
+        for item in items.iter().filter(is_long_gone) {
             if now.duration_since(item.updated).is_ok_and(|age| age > REMEMBER) {
                 match self.consumer.progress.forget(&item.shard, &item.lease).await {
                     // It has changed since it was read.
