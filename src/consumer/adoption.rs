@@ -7,6 +7,8 @@
 //! worker beats before it takes.
 
 use super::Consumer;
+use super::departed::Departed;
+use super::expected::{CHILD_GRACE, Expected};
 use super::family::Family;
 use super::life::Life;
 use super::lookout::View;
@@ -31,14 +33,6 @@ use tracing::{debug, info, warn};
 
 /// Leases taken at the same time.
 pub(super) const TAKES_AT_ONCE: usize = 16;
-/// A finished shard that has left the listing is remembered this long: listings are
-/// eventually consistent, and a shard that came back would be read again.
-pub(super) const REMEMBER: Duration = Duration::from_secs(48 * 3600);
-/// And no listing has shown it to this leader for so long: a wall clock may be days ahead.
-const UNLISTED: Duration = Duration::from_secs(3600);
-/// Who has read a shard to its end looks for its children itself, and takes them. After
-/// this long they are adopted.
-const CHILD_GRACE: Duration = Duration::from_secs(20);
 
 /// After a seek of the whole stream: by then a take has arrived that was under way before.
 const BELATED: Duration = Duration::from_secs(30);
@@ -55,12 +49,10 @@ pub(super) struct Adoption<'a> {
     /// The stream's.
     pub(super) lease: &'a Lease,
     grants: mpsc::UnboundedSender<Given>,
-    /// Children without an item whose parent's owner lives, and since when.
-    expected: BTreeMap<ShardId, Instant>,
+    expected: Expected,
     /// Who has been given something and was not told, as far as is known.
     untold: BTreeSet<WorkerId>,
-    /// Finished shards that the listings do not show, and since when.
-    departed: BTreeMap<ShardId, Instant>,
+    departed: Departed,
     /// When the whole stream began anew under this lease.
     pub(super) begun_anew: Option<Instant>,
     /// Who said last time to have fewer shards than are its.
@@ -91,9 +83,9 @@ impl<'a> Adoption<'a> {
             family,
             lease,
             grants,
-            expected: BTreeMap::new(),
+            expected: Expected::default(),
             untold: BTreeSet::new(),
-            departed: BTreeMap::new(),
+            departed: Departed::default(),
             begun_anew: None,
             short: BTreeSet::new(),
         }
@@ -206,35 +198,8 @@ impl<'a> Adoption<'a> {
         let seeds = self
             .family
             .with(|lineage| lineage.seeds(start, seen.seeded.as_ref(), seen.orders.epoch, now));
-        let known: BTreeMap<&ShardId, &ShardProgress> =
-            items.iter().map(|item| (&item.shard, item)).collect();
-        // Who took a child has taken all that it saw.
-        let taken: BTreeSet<&ShardId> =
-            items.iter().filter_map(|item| item.parent.as_ref()).collect();
-        let before = std::mem::take(&mut self.expected);
-        // Nobody reads those before the tip, and so nobody takes their children: where it is
-        // carried out once more, after a take that failed, they are due at once. What a shard
-        // has had for children since it was begun at the tip are none of those.
         let at_tip = seen.seeded.is_none() && start == StartingPosition::Latest;
-        let is_ripe = |seed: &Seed| {
-            let parent = seed.new.parent.as_ref();
-            let item = parent.and_then(|parent| known.get(parent).copied());
-            if at_tip {
-                return item.is_none_or(|item| item.closed);
-            }
-            let owner = item.filter(|item| !taken.contains(&item.shard));
-            let owner = owner.and_then(|item| item.lease.owner.as_ref());
-            if !owner.is_some_and(|owner| has_sign(seen, owner)) {
-                return true;
-            }
-            let since = before.get(&seed.shard).copied().unwrap_or_else(Instant::now);
-            let waited = since.elapsed() >= CHILD_GRACE;
-            if !waited {
-                self.expected.insert(seed.shard.clone(), since);
-            }
-            waited
-        };
-        seeds.into_iter().filter(is_ripe).collect()
+        self.expected.due(seeds, items, |owner| has_sign(seen, owner), at_tip)
     }
 
     /// What those carry who take shards; this worker is among them.
@@ -339,26 +304,17 @@ impl<'a> Adoption<'a> {
 
     /// Removes the items of shards that left the stream long ago.
     async fn forget_departed(&mut self, items: &[ShardProgress]) -> Result<(), ProgressError> {
-        let before = std::mem::take(&mut self.departed);
-        let since = |shard: &ShardId| before.get(shard).copied().unwrap_or_else(Instant::now);
-        self.departed = self.family.with(|lineage| {
-            lineage.departed().map(|shard| (shard.clone(), since(shard))).collect()
-        });
+        self.family.with(|lineage| self.departed.see(lineage.departed()));
         let now = clock::now();
-        let is_long_gone = |item: &&ShardProgress| {
-            self.departed.get(&item.shard).is_some_and(|since| since.elapsed() >= UNLISTED)
-        };
-        for item in items.iter().filter(is_long_gone) {
-            if now.duration_since(item.updated).is_ok_and(|age| age > REMEMBER) {
-                match self.consumer.progress.forget(&item.shard, &item.lease).await {
-                    // It has changed since it was read.
-                    Err(ProgressError::LeaseLost { .. }) => continue,
-                    forgotten => forgotten?,
-                }
-                debug!(shard = %item.shard, "a shard that has left the stream is forgotten");
-                self.family.with(|lineage| lineage.forget(&item.shard));
-                self.consumer.board.forget(&item.shard);
+        for item in items.iter().filter(|item| self.departed.is_long_gone(item, now)) {
+            match self.consumer.progress.forget(&item.shard, &item.lease).await {
+                // It has changed since it was read.
+                Err(ProgressError::LeaseLost { .. }) => continue,
+                forgotten => forgotten?,
             }
+            debug!(shard = %item.shard, "a shard that has left the stream is forgotten");
+            self.family.with(|lineage| lineage.forget(&item.shard));
+            self.consumer.board.forget(&item.shard);
         }
         Ok(())
     }

@@ -7,9 +7,11 @@
 
 mod adoption;
 mod ahead;
+mod departed;
 mod desk;
 mod discovery;
 mod error;
+mod expected;
 mod family;
 mod lane;
 mod launch;

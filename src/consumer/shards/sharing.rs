@@ -5,7 +5,7 @@
 //! Invariant: nothing is given to a worker that has not noted yet what it was given
 //! before, for it carries more than it says.
 
-use super::super::adoption::REMEMBER;
+use super::super::departed::REMEMBER;
 use super::super::lookout::{View, look_interval};
 use super::{Held, Shards, errand};
 use crate::clock;
