@@ -79,6 +79,12 @@ impl Meter {
     }
 }
 
+/// Whether a shard that weighs so much has records: an eighth of what its polls weigh is
+/// enough, and what an average over time still remembers of its last ones is less.
+pub fn is_busy(weight: u64) -> bool {
+    weight > IDLE_WEIGHT + IDLE_WEIGHT / 8
+}
+
 /// What a worker carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {

@@ -24,6 +24,7 @@ use crate::progress::{
 };
 use crate::source::ShardId;
 use futures_util::StreamExt;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -135,7 +136,10 @@ impl<'a> Adoption<'a> {
         self.settle(&seen, &items).await?;
         let seeds = if listed { self.seeds(&seen, &items) } else { Vec::new() };
         let orphans = items.iter().filter(|item| self.is_orphan(item, &seen)).map(Orphan::of);
-        let orphans: Vec<Orphan> = orphans.chain(seeds.into_iter().map(Orphan::from)).collect();
+        let mut orphans: Vec<Orphan> = seeds.into_iter().map(Orphan::from).chain(orphans).collect();
+        // New ones first, and then what moved last: that has records, and is not to wait behind
+        // thousands of shards that have none.
+        orphans.sort_by_key(|orphan| orphan.item.as_ref().map(|item| Reverse(item.updated)));
         let shares = self.shares(&seen, view);
         self.suspect(&seen, &items);
         // What ended before the tip first: where somebody has begun to read it meanwhile, its

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that servers are started once and the crate is
 //! linked once. Run by `scripts/test`, which installs what they need.
 
+mod adoption;
 mod api;
 mod architecture;
 mod catalogue;

@@ -3,14 +3,14 @@
 //! Owns what is known of one; when it comes and goes is [`super::Shards`]'.
 
 use super::super::discovery::CHILD_CALLS_AT_ONCE;
-use crate::planner::{Meter, Pulse};
+use crate::planner::{self, Meter, Pulse};
 use crate::progress::{Lease, NewShard, ShardProgress, WorkerId};
 use crate::source::ShardId;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Leases handed over or given back at the same time.
+/// Leases handed over or given back at the same time, of busy shards and of idle ones.
 const TRANSFERS_AT_ONCE: usize = 16;
 
 /// A lease that has become this worker's.
@@ -70,16 +70,26 @@ pub(super) struct Held {
 
 /// How many errands of a kind may be under way.
 pub(in crate::consumer) struct Slots {
-    pub(super) transfers: Semaphore,
+    /// Of busy shards: they do not wait behind thousands of idle ones.
+    busy: Semaphore,
+    idle: Semaphore,
     pub(super) discoveries: Semaphore,
 }
 
 impl Default for Slots {
     fn default() -> Self {
         Self {
-            transfers: Semaphore::new(TRANSFERS_AT_ONCE),
+            busy: Semaphore::new(TRANSFERS_AT_ONCE),
+            idle: Semaphore::new(TRANSFERS_AT_ONCE),
             discoveries: Semaphore::new(CHILD_CALLS_AT_ONCE),
         }
+    }
+}
+
+impl Slots {
+    /// For the transfer of a shard that weighs so much.
+    pub(super) fn transfers(&self, weight: u64) -> &Semaphore {
+        if planner::is_busy(weight) { &self.busy } else { &self.idle }
     }
 }
 

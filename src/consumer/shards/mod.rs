@@ -37,7 +37,7 @@ pub(super) use held::{Given, Granted, Slots};
 use obeying::concerns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,8 +55,7 @@ pub(super) struct Shards<'a> {
     held: BTreeMap<ShardId, Held>,
     running: JoinSet<(ShardId, StopReason)>,
     errands: FuturesUnordered<BoxFuture<'a, Done>>,
-    transfer_slots: &'a Semaphore,
-    discovery_slots: &'a Semaphore,
+    slots: &'a Slots,
     /// A look at this worker's items is under way.
     loading: bool,
     /// Something has become this worker's since it began.
@@ -105,8 +104,7 @@ impl<'a> Shards<'a> {
             held: BTreeMap::new(),
             running: JoinSet::new(),
             errands: FuturesUnordered::new(),
-            transfer_slots: &slots.transfers,
-            discovery_slots: &slots.discoveries,
+            slots,
             loading: false,
             load_again: false,
             noted: 0,
@@ -187,7 +185,7 @@ impl<'a> Shards<'a> {
         if has_left {
             // Should it still be this worker's, nobody reads it and nobody else may: an item
             // that was removed and made again by a take that came late. Else it is refused.
-            let (lease, slots) = (item.lease.clone(), self.transfer_slots);
+            let (lease, slots) = (item.lease.clone(), self.slots.transfers(0));
             self.errands.push(Box::pin(errand::release(self.consumer, slots, shard, lease)));
             return;
         }
@@ -270,7 +268,7 @@ impl<'a> Shards<'a> {
         self.errands.push(Box::pin(errand::take_children(
             self.consumer,
             me,
-            self.discovery_slots,
+            &self.slots.discoveries,
             shard,
             known,
             begin,
@@ -289,7 +287,7 @@ impl<'a> Shards<'a> {
             _ if self.draining => planner::place([((), weight)], &others).pop().map(|(_, to)| to),
             _ => None,
         };
-        let (consumer, slots) = (self.consumer, self.transfer_slots);
+        let (consumer, slots) = (self.consumer, self.slots.transfers(weight));
         let errand: BoxFuture<'a, Done> = match to {
             Some(to) => {
                 debug!(%shard, %to, "handing a shard over");

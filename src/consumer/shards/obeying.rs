@@ -61,7 +61,7 @@ impl Shards<'_> {
         let lease = held.lease.clone();
         held.halted = true;
         if is_void(&view.orders, &lease) {
-            let slots = self.transfer_slots;
+            let slots = self.slots.transfers(0);
             self.errands.push(Box::pin(errand::release(consumer, slots, shard, lease)));
         } else if let Some(order) = view.orders.next_move(&shard, held.order) {
             let (launch, order) = (self.launch.clone(), order.clone());

@@ -7,6 +7,7 @@ use super::errand::Done;
 use super::sharing::TELL;
 use super::{Granted, Shards};
 use crate::progress::ShardProgress;
+use std::cmp::Reverse;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -14,12 +15,14 @@ impl Shards<'_> {
     /// Takes in what came of an errand.
     pub(super) fn done(&mut self, done: Done) {
         match done {
-            Done::Loaded { items, announced } => {
+            Done::Loaded { mut items, announced } => {
                 self.loading = false;
                 self.noted = announced;
                 if std::mem::take(&mut self.load_again) {
                     self.load_leases();
                 }
+                // What moved last first: it is not to wait behind thousands of idle shards.
+                items.sort_by_key(|item| Reverse(item.updated));
                 for item in items {
                     self.take_back(item);
                 }
