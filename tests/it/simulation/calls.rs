@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures_util::future::{FutureExt, join_all};
 use std::sync::Arc;
 use streamgate::progress::orders::{Orders, Request};
+use streamgate::progress::wire;
 use streamgate::progress::{
     Checkpoint, Coordination, Heartbeat, Lease, LeaseKey, MemoryProgress, NewShard, Position,
     Progress, Selection, ShardProgress, WorkerId,
@@ -55,22 +56,25 @@ impl Progress for Link {
     async fn coordination(&self) -> Answer<Coordination> {
         let call = self.as_call("coordination", None);
         let may_be_leaders = self.looks.begin();
-        let read = self.ask(Arc::new(move |world: Arc<World>, api| {
-            let call = call.clone();
-            async move {
-                let began = Instant::now();
-                let writes = match world.shared_reads.get(api, began) {
-                    Ok(read) => return Ok(read),
-                    Err(writes) => writes,
-                };
-                let effect: Effect<Coordination> =
-                    Arc::new(|store: &MemoryProgress| done(store.coordination()));
-                let read = table(Arc::clone(&world), api, call, effect).await?;
-                world.shared_reads.put(api, began, writes, &read);
-                Ok(read)
-            }
-            .boxed()
-        }));
+        let read = self.ask(
+            wire::Call::Coordination.bound(0),
+            Arc::new(move |world: Arc<World>, api| {
+                let call = call.clone();
+                async move {
+                    let began = Instant::now();
+                    let writes = match world.shared_reads.get(api, began) {
+                        Ok(read) => return Ok(read),
+                        Err(writes) => writes,
+                    };
+                    let effect: Effect<Coordination> =
+                        Arc::new(|store: &MemoryProgress| done(store.coordination()));
+                    let read = table(Arc::clone(&world), api, call, effect).await?;
+                    world.shared_reads.put(api, began, writes, &read);
+                    Ok(read)
+                }
+                .boxed()
+            }),
+        );
         let read = read.await?;
         if may_be_leaders {
             self.looks.answered();
@@ -85,27 +89,31 @@ impl Progress for Link {
     async fn load(&self, which: Selection<'_>) -> Answer<Vec<ShardProgress>> {
         let (which, call) = (Which::of(which), self.as_call("load", None));
         let asked = which.clone();
-        let load = self.ask(Arc::new(move |world: Arc<World>, api| {
-            let (call, which) = (call.clone(), which.clone());
-            let part = move |part: u8| {
-                let which = which.clone();
-                let effect: Effect<Vec<ShardProgress>> = Arc::new(move |store: &MemoryProgress| {
-                    let mut items = done(store.load(which.selection()))?;
-                    items.retain(|item| bucket(&item.shard) == part);
+        let load = self.ask(
+            wire::Call::Shards.bound(0),
+            Arc::new(move |world: Arc<World>, api| {
+                let (call, which) = (call.clone(), which.clone());
+                let part = move |part: u8| {
+                    let which = which.clone();
+                    let effect: Effect<Vec<ShardProgress>> =
+                        Arc::new(move |store: &MemoryProgress| {
+                            let mut items = done(store.load(which.selection()))?;
+                            items.retain(|item| bucket(&item.shard) == part);
+                            Ok(items)
+                        });
+                    table(Arc::clone(&world), api, call.clone(), effect)
+                };
+                async move {
+                    let mut items = Vec::new();
+                    for number in 0..BUCKETS {
+                        items.extend(part(number).await?);
+                    }
+                    items.sort_by(|a, b| a.shard.cmp(&b.shard));
                     Ok(items)
-                });
-                table(Arc::clone(&world), api, call.clone(), effect)
-            };
-            async move {
-                let mut items = Vec::new();
-                for number in 0..BUCKETS {
-                    items.extend(part(number).await?);
                 }
-                items.sort_by(|a, b| a.shard.cmp(&b.shard));
-                Ok(items)
-            }
-            .boxed()
-        }));
+                .boxed()
+            }),
+        );
         let items = load.await?;
         match asked {
             Which::All => self.looks.loaded(),
@@ -228,16 +236,20 @@ impl Progress for Link {
             .collect();
         let count = calls.len();
         let written = self
-            .ask(Arc::new(move |world: Arc<World>, api| {
-                let writes = calls.clone().into_iter().map(move |(call, checkpoint)| {
-                    let effect: Effect<()> = Arc::new(move |store: &MemoryProgress| {
-                        let mut results = done(store.checkpoint(std::slice::from_ref(&checkpoint)));
-                        results.pop().expect("one result for each")
+            .ask(
+                wire::Call::Checkpoint.bound(0),
+                Arc::new(move |world: Arc<World>, api| {
+                    let writes = calls.clone().into_iter().map(move |(call, checkpoint)| {
+                        let effect: Effect<()> = Arc::new(move |store: &MemoryProgress| {
+                            let mut results =
+                                done(store.checkpoint(std::slice::from_ref(&checkpoint)));
+                            results.pop().expect("one result for each")
+                        });
+                        table(Arc::clone(&world), api, call, effect)
                     });
-                    table(Arc::clone(&world), api, call, effect)
-                });
-                join_all(writes).map(Ok).boxed()
-            }))
+                    join_all(writes).map(Ok).boxed()
+                }),
+            )
             .await;
         written.unwrap_or_else(|error| vec![Err(error); count])
     }

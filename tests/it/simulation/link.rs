@@ -11,13 +11,9 @@ use super::world::World;
 use futures_util::future::{BoxFuture, FutureExt};
 use std::sync::Arc;
 use std::time::Duration;
+use streamgate::progress::wire;
 use streamgate::progress::{Lease, LeaseKey, MemoryProgress, ProgressError};
 use tokio::sync::oneshot;
-
-/// As the client of the api has it.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(12);
-/// As the api has it with the table.
-const API_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A call as the table sees it.
 #[derive(Clone)]
@@ -67,33 +63,37 @@ impl Link {
     ) -> Answer<T> {
         let call = self.as_call(what, under.map(|(key, lease)| (key, lease.clone())));
         let effect: Effect<T> = Arc::new(effect);
-        self.ask(Arc::new(move |world, api| {
-            let (call, effect) = (call.clone(), Arc::clone(&effect));
-            async move {
-                let reply = table(Arc::clone(&world), api, call, effect).await;
-                world.shared_reads.written(api);
-                reply
-            }
-            .boxed()
-        }))
+        self.ask(
+            wire::bound(0),
+            Arc::new(move |world, api| {
+                let (call, effect) = (call.clone(), Arc::clone(&effect));
+                async move {
+                    let reply = table(Arc::clone(&world), api, call, effect).await;
+                    world.shared_reads.written(api);
+                    reply
+                }
+                .boxed()
+            }),
+        )
         .await
     }
 
-    /// Asks a replica, and another where the first cannot be reached.
-    pub async fn ask<T: Send + 'static>(&self, work: Work<T>) -> Answer<T> {
+    /// Asks a replica for what it works on for `bound`, and another where the first cannot be
+    /// reached.
+    pub async fn ask<T: Send + 'static>(&self, bound: Duration, work: Work<T>) -> Answer<T> {
         let network = &self.world.network;
         let mut failed = None;
         for _ in 0..2 {
             let api = network.choose_api(failed);
             let (answer, answered) = oneshot::channel();
             let (world, worker) = (Arc::clone(&self.world), self.worker);
-            let serving = serve(world, worker, api, Arc::clone(&work));
+            let serving = serve(world, worker, api, bound, Arc::clone(&work));
             self.world.handle.spawn(async move {
                 if let Some(reply) = serving.await {
                     let _ = answer.send(reply);
                 }
             });
-            match tokio::time::timeout(CLIENT_PATIENCE, answered).await {
+            match tokio::time::timeout(wire::patience(bound), answered).await {
                 Ok(Ok(reply)) => return reply,
                 Ok(Err(_)) => failed = Some(api),
                 Err(_) => return unavailable("the api: no answer in time"),
@@ -108,12 +108,13 @@ async fn serve<T: Send + 'static>(
     world: Arc<World>,
     worker: usize,
     api: usize,
+    bound: Duration,
     work: Work<T>,
 ) -> Option<Answer<T>> {
     let (client, server) = (Node::Worker(worker), Node::Api(api));
     world.network.carry(client, server).await.then_some(())?;
     let life = world.network.reach(api).await?;
-    let reply = tokio::time::timeout(API_PATIENCE, work(Arc::clone(&world), api)).await;
+    let reply = tokio::time::timeout(bound, work(Arc::clone(&world), api)).await;
     let reply = reply.unwrap_or_else(|_| unavailable("the table: no answer in time"));
     // It may have crashed or hung meanwhile.
     (world.network.reach(api).await? == life).then_some(())?;
