@@ -135,12 +135,12 @@ async fn latest_loses_nothing_of_the_children_of_what_is_read_where_a_take_faile
 }
 
 /// Puts a record of one item every tenth of a second, and counts them.
-fn put_always(simulator: &Simulator) -> Arc<AtomicU64> {
+fn put_always(simulator: &Simulator, item: String) -> Arc<AtomicU64> {
     let (simulator, next) = (simulator.clone(), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&next);
     tokio::spawn(async move {
         loop {
-            simulator.put_item("busy", count.fetch_add(1, Ordering::SeqCst));
+            simulator.put_item(&item, count.fetch_add(1, Ordering::SeqCst));
             tokio::time::sleep(SECOND / 10).await;
         }
     });
@@ -155,8 +155,11 @@ async fn one_among_many() -> (Scene, Running, Running) {
     let handler: Arc<Recorder> = Arc::default();
     let begin = || start(settings(), &simulator, store.clone(), Arc::clone(&handler));
     let (first, second) = (begin(), begin());
-    let next = put_always(&simulator);
-    let busy = shard_of(&simulator, "busy");
+    // The last of all by its name.
+    let busy = simulator.open_shards().into_iter().max().expect("there are some");
+    let in_it = |item: &String| shard_of(&simulator, item) == busy;
+    let item = (0..).map(|n| format!("item-{n}")).find(in_it).expect("some item is in it");
+    let next = put_always(&simulator, item);
     until_held(&[&first, &second], &[250, 250]).await;
     tokio::time::sleep(60 * SECOND).await;
     store.takes_ms.store(1000, Ordering::SeqCst);
