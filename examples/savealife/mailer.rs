@@ -13,6 +13,7 @@ use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::{Code, Severity};
 use percent_encoding::percent_decode_str;
+use std::error::Error as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use streamgate::causes;
@@ -52,7 +53,7 @@ pub struct Ready<'a> {
 #[derive(Debug)]
 pub enum Sending {
     Accepted,
-    /// Certainly not sent: the server has said for good that it takes none for this recipient.
+    /// Certainly not sent: the server has said for good that there is no such mailbox.
     Refused(String),
     /// Certainly not sent: the server said no to this one, which may pass.
     Deferred(String),
@@ -147,7 +148,7 @@ impl Ready<'_> {
         let limit = self.mailer.smtp.timeout;
         match timeout(limit, self.prepare(mail)).await {
             Ok(Ok(())) => {}
-            Ok(Err(Stop::Recipient(error))) if error.is_permanent() => {
+            Ok(Err(Stop::Recipient(error))) if is_of_the_mailbox(&error) => {
                 self.put_back();
                 return Sending::Refused(in_a_line(&error));
             }
@@ -229,13 +230,84 @@ fn is_closing(code: Code) -> bool {
     u16::from(code) == 421
 }
 
+/// Whether a no to the recipient is for good and for this one only.
+fn is_of_the_mailbox(error: &Error) -> bool {
+    let code = error.status().filter(|_| error.is_permanent());
+    code.is_some_and(|code| means_the_mailbox(code.into(), enhanced(&words(error))))
+}
+
+/// A relay that will not have us, or our sender, says so at RCPT too, and to everybody. The
+/// enhanced status code tells it apart: the address (5.1) and the mailbox (5.2) are the
+/// recipient's, but for 5.1.7 and 5.1.8, which are the sender's address.
+fn means_the_mailbox(code: u16, enhanced: Option<[u16; 3]>) -> bool {
+    match enhanced {
+        Some([5, 1, 7 | 8]) => false,
+        Some(enhanced) => matches!(enhanced, [5, 1 | 2, _]),
+        None => matches!(code, 550 | 551 | 553),
+    }
+}
+
+/// The enhanced status code (RFC 3463) that an answer's words begin with; some servers put a
+/// `#` before it.
+fn enhanced(words: &str) -> Option<[u16; 3]> {
+    let first = words.split_whitespace().next()?.trim_start_matches('#');
+    let parts: Result<Vec<_>, _> = first.split('.').map(str::parse).collect();
+    parts.ok()?.try_into().ok()
+}
+
+/// What the server said behind the code.
+fn words(error: &Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}
+
 /// Without the recipient, whom servers like to repeat.
 fn in_a_line(error: &Error) -> String {
     if let Some(code) = error.status() {
-        return format!("the server answered {code}");
+        return match enhanced(&words(error)) {
+            Some([class, subject, detail]) => {
+                format!("the server answered {code} {class}.{subject}.{detail}")
+            }
+            None => format!("the server answered {code}"),
+        };
     }
     if error.is_response() {
         return "the server's answer cannot be read".to_owned();
     }
     causes::in_a_line(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permanent_no_is_the_mailboxs_where_it_speaks_of_the_mailbox() {
+        let is_of_it = |code, words| means_the_mailbox(code, enhanced(words));
+        for (code, words) in [
+            (550, "5.1.1 <ada@example.org>: no such user"),
+            (550, "#5.1.0 Address rejected"),
+            (554, "5.2.1 this mailbox is disabled"),
+            (552, "5.2.2 it is full"),
+            (550, "no such user"),
+            (550, ""),
+            (551, "not here"),
+            (553, "no name of a mailbox"),
+        ] {
+            assert!(is_of_it(code, words), "{code} {words}");
+        }
+        for (code, words) in [
+            (550, "5.7.1 relaying denied"),
+            (554, "5.7.1 you are on a list"),
+            (554, "5.7.64 TenantAttribution; Relay Access Denied"),
+            (550, "5.1.8 the sender's domain is not found"),
+            (553, "5.1.7 the sender's address"),
+            (550, "5.4.1 access denied"),
+            (550, "#5.7.1 no access"),
+            (554, "relay access denied"),
+            (530, "authenticate first"),
+            (503, "MAIL first"),
+        ] {
+            assert!(!is_of_it(code, words), "{code} {words}");
+        }
+    }
 }

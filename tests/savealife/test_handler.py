@@ -195,6 +195,15 @@ def test_another_donation_is_another_mail(handle, mailbox):
     [
         ("refuses", "450 later"),
         ("refuses", "what donor-1@example.org"),
+        # The relay will not have us, or our sender.
+        ("refuses", "550 5.7.1 relaying denied"),
+        ("refuses", "554-5.7.1 donor-1@example.org\r\n554 5.7.1 is on a list"),
+        ("refuses", "550 #5.7.1 no access"),
+        ("refuses", "553 5.1.7 the sender's address"),
+        ("refuses", "550 5.1.8 the sender's domain is not there"),
+        ("refuses", "550 5.4.1 access denied"),
+        ("refuses", "554 relay access denied"),
+        ("refuses", "530 authenticate first"),
         ("refuses_mail", "450 later"),
         ("refuses_mail", "550 not for donor-1@example.org"),
     ],
@@ -221,9 +230,23 @@ def test_a_server_that_goes_away_has_sent_nothing(handle, api, mailbox, monkeypa
     assert api.states() == {(DONATION, ONE["id"]): "sent"}, "the claim was given back"
 
 
-def test_a_mailbox_that_is_not_there_is_not_asked_for_again(handle, api, mailbox, caplog):
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("550 no donor-1@example.org", "550"),
+        ("550", "550"),
+        ("551 elsewhere", "551"),
+        ("553 no name of a mailbox", "553"),
+        ("550 5.1.1 no donor-1@example.org", "550 5.1.1"),
+        ("550-5.1.1 there is no\r\n550 5.1.1 donor-1@example.org", "550 5.1.1"),
+        ("550 #5.1.0 Address rejected", "550 5.1.0"),
+        ("554 5.2.1 disabled", "554 5.2.1"),
+        ("552 5.2.2 full", "552 5.2.2"),
+    ],
+)
+def test_a_mailbox_that_is_not_there_is_not_asked_for_again(handle, api, mailbox, caplog, answer, why):
     """It would keep the donation coming again, and the shard waiting, and anybody can sign one up."""
-    mailbox.refuses = lambda recipient: "550 no donor-1@example.org" if recipient == ONE["email"] else None
+    mailbox.refuses = lambda recipient: answer if recipient == ONE["email"] else None
     assert handle(donation()) == failures(), "nothing is left to be tried again"
     ends = {(DONATION, ONE["id"]): "refused", (DONATION, TWO["id"]): "sent"}
     assert api.states() == ends
@@ -231,7 +254,18 @@ def test_a_mailbox_that_is_not_there_is_not_asked_for_again(handle, api, mailbox
     assert handle(donation()) == failures()
     assert api.states() == ends and mailbox.recipients() == [TWO["email"]]
     [refused] = said(caplog, "refused for good")
-    assert refused["donor"] == ONE["id"] and refused["why"] == "the server answered RCPT with 550"
+    assert refused["donor"] == ONE["id"] and refused["why"] == f"the server answered RCPT with {why}"
+
+
+def test_a_relay_that_refuses_everybody_costs_nobody_their_mail(handle, api, mailbox, caplog):
+    mailbox.refuses = lambda recipient: f"554 5.7.1 <{recipient}>: Relay access denied"
+    assert handle(donation()) == failures("100")
+    assert api.mails == {}, "nobody is refused for good"
+    [one, _] = said(caplog, "not sent")
+    assert one["why"] == "the server answered RCPT with 554 5.7.1"
+    mailbox.refuses = lambda recipient: None
+    assert handle(donation()) == failures()
+    assert mailbox.recipients() == [ONE["email"], TWO["email"]]
 
 
 @pytest.mark.parametrize("answer", ["250 OK", "251 taken", "200 well", "250-well\r\n250 taken"])

@@ -23,6 +23,8 @@ from urllib.parse import unquote, urlsplit
 POLICY = SMTP.clone(cte_type="7bit")
 # What an SMTP_URL asks for by its scheme and its query; there are no others.
 SECURED = {("smtp", ""): None, ("smtp", "tls=required"): "starttls", ("smtps", ""): "tls"}
+# What an answer's words begin with (RFC 3463); some servers put a # before it.
+ENHANCED = re.compile(rb"#*(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?!\S)")
 LIKE = (
     "smtp://host:25, smtp://user:password@host:587?tls=required or smtps://user:password@host,"
     " percent-encoded"
@@ -34,7 +36,7 @@ class NotSent(Exception):
 
 
 class Refused(NotSent):
-    """Nor will it be: the server has said for good that there is no such recipient."""
+    """Nor will it be: the server has said for good that there is no such mailbox."""
 
 
 class Left(NotSent):
@@ -153,13 +155,17 @@ class Mailer:
 
     def expect(self, wanted, verb, argument=""):
         """An answer of this class. The server's words are left out: often they repeat the address."""
-        code, _ = self.smtp.docmd(verb, argument)
+        code, words = self.smtp.docmd(verb, argument)
         if code == 421:
             raise smtplib.SMTPServerDisconnected(f"the server answered {verb} with {code}")
         if code // 100 != wanted:
+            enhanced = ENHANCED.match(words)
+            why = f"the server answered {verb} with {code}"
+            if enhanced:
+                why += " " + ".".join(part.decode() for part in enhanced.groups())
             # Elsewhere a 5xx is about the sender or the server, who may be put right.
-            is_for_good = verb == "RCPT" and code // 100 == 5
-            raise (Refused if is_for_good else NotSent)(f"the server answered {verb} with {code}")
+            is_for_good = verb == "RCPT" and code // 100 == 5 and means_the_mailbox(code, enhanced)
+            raise (Refused if is_for_good else NotSent)(why)
 
     def drop(self):
         """After a failure nothing is known of the connection."""
@@ -174,6 +180,16 @@ class Mailer:
             except OSError:
                 self.drop()
         self.smtp = None
+
+
+def means_the_mailbox(code, enhanced):
+    """A relay that will not have us, or our sender, says so at RCPT too, and to everybody. The
+    enhanced status code tells it apart: the address (5.1) and the mailbox (5.2) are the recipient's,
+    but for 5.1.7 and 5.1.8, which are the sender's address."""
+    if not enhanced:
+        return code in (550, 551, 553)
+    kind, subject, detail = map(int, enhanced.groups())
+    return kind == 5 and (subject == 2 or (subject == 1 and detail not in (7, 8)))
 
 
 @contextmanager

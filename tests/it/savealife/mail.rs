@@ -35,8 +35,15 @@ async fn a_server_that_refuses_hangs_or_drops_is_tried_again_and_mails_nobody_tw
         (RefuseText(554), "sent"),
         (HangBeforeText, "sent"),
         (DropBeforeText, "sent"),
+        // The relay will not have us, or our sender.
+        (AnswerRecipient("550 5.7.1 relaying denied"), "sent"),
+        (AnswerRecipient("554-5.7.1 you are\r\n554 5.7.1 on a list"), "sent"),
+        (AnswerRecipient("550 5.1.8 the sender's domain is not there"), "sent"),
+        (RefuseRecipient(554), "sent"),
         // This recipient's mailbox is not there, and will not be.
         (RefuseRecipient(550), "refused"),
+        (AnswerRecipient("550-5.1.1 there is no\r\n550 5.1.1 such user"), "refused"),
+        (AnswerRecipient("552 5.2.2 it is full"), "refused"),
         // It may have the text, and nobody here can know: never again.
         (DropInText, "unknown"),
         (HangAfterText, "unknown"),
@@ -50,7 +57,7 @@ async fn a_server_that_refuses_hangs_or_drops_is_tried_again_and_mails_nobody_tw
             world.sign_up(&format!("{name}-{number}"), &city).await;
         }
         donors += 3;
-        without += usize::from(matches!(conduct, RefuseRecipient(550) | DropInText));
+        without += usize::from(ends == "refused" || conduct == DropInText);
         world.mail.script([conduct]);
         let id = world.donate(&city).await;
         let states = world.until_settled(&id, 3).await;
@@ -100,6 +107,31 @@ async fn where_nobody_can_be_mailed_nothing_is_claimed_and_all_comes_again() {
     for process in [containers.consumer, containers.handler, containers.api] {
         process.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_refuses_everybody_costs_nobody_their_mail() {
+    let world = World::new("savealife-relay").await;
+    let containers = world.start().await;
+    let donors = world.sign_up_many("Haarlem", 20).await;
+    world.mail.usually(Conduct::AnswerRecipient("550 5.7.1 relaying denied"));
+    let id = world.donate("Haarlem").await;
+    let tries = |mail: &MailServer, to: &str| {
+        mail.attempts().iter().filter(|attempt| attempt.to == to).count()
+    };
+    let again = |mail: &MailServer| donors.values().all(|to| tries(mail, to) > 1);
+    world.mail.until("another try for everybody", again).await;
+    let states = world.states(&id).await;
+    assert!(states.values().all(|state| state == "sending"), "no end is noted: {states:?}");
+    world.mail.usually(Conduct::Take);
+    let states = world.until_settled(&id, 20).await;
+    assert!(states.values().all(|state| state == "sent"), "{states:?}");
+    let counts = counts(&world);
+    assert!(counts.len() == 20 && counts.values().all(|count| *count == 1), "{counts:?}");
+    let said = containers.handler.stop().await.stderr.join("\n");
+    assert!(said.contains("the server answered 550 5.7.1") && !said.contains("relaying"), "{said}");
+    containers.consumer.stop().await;
+    containers.api.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

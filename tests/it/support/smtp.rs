@@ -19,6 +19,8 @@ pub enum Conduct {
     TakeLater(Duration),
     /// Says no to the recipient.
     RefuseRecipient(u16),
+    /// Answers the recipient with these words, code and all.
+    AnswerRecipient(&'static str),
     /// Repeats the recipient, without a code.
     GarbleRecipient,
     /// Says no to DATA.
@@ -240,16 +242,23 @@ impl Shared {
                 "RCPT" => {
                     let to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
                     conduct = self.conduct(&to);
-                    let garbled = format!("garbage {to}\r\n");
+                    let garbled = format!("garbage {to}");
                     self.note(|attempts| {
                         attempts.push(Attempt { to, conduct, taken: None });
                         last = attempts.len() - 1;
                     });
-                    if conduct == Conduct::GarbleRecipient {
-                        stream.write_all(garbled.as_bytes()).await?;
-                        continue;
+                    match conduct {
+                        Conduct::GarbleRecipient => {
+                            line_of(&mut stream, &garbled).await?;
+                            continue;
+                        }
+                        Conduct::AnswerRecipient(answer) => {
+                            line_of(&mut stream, answer).await?;
+                            continue;
+                        }
+                        Conduct::RefuseRecipient(code) => code,
+                        _ => 250,
                     }
-                    if let Conduct::RefuseRecipient(code) = conduct { code } else { 250 }
                 }
                 "DATA" => match conduct {
                     Conduct::RefuseData(code) => code,
@@ -286,7 +295,11 @@ impl Shared {
 }
 
 async fn say(stream: &mut Line, code: u16) -> std::io::Result<()> {
-    stream.write_all(format!("{code} it is\r\n").as_bytes()).await
+    line_of(stream, &format!("{code} it is")).await
+}
+
+async fn line_of(stream: &mut Line, text: &str) -> std::io::Result<()> {
+    stream.write_all(format!("{text}\r\n").as_bytes()).await
 }
 
 /// Says nothing until the other side goes.
