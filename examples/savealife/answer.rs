@@ -99,7 +99,7 @@ impl IntoResponse for Trouble {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "The body has to be JSON, and Content-Type application/json.".to_owned(),
             ),
-            Self::Unreadable(status) => (status, "The address cannot be read.".to_owned()),
+            Self::Unreadable(status) => (status, "The request cannot be read.".to_owned()),
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The table does not answer at the moment; try again.".to_owned(),

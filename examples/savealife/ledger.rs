@@ -24,6 +24,7 @@ pub struct Ledger {
     client: Client,
     api: Url,
     authorization: HeaderValue,
+    patience: Duration,
 }
 
 /// A donor in a city. `email` may be missing in what an older program wrote.
@@ -100,7 +101,7 @@ impl Ledger {
     pub fn new(config: &HandlerConfig) -> Result<Self, reqwest::Error> {
         let client = Client::builder().timeout(CALL_TIMEOUT).no_proxy().build()?;
         let (api, authorization) = (config.api.clone(), config.authorization.clone());
-        Ok(Self { client, api, authorization })
+        Ok(Self { client, api, authorization, patience: PATIENCE })
     }
 
     /// Where the list of a city's donors begins.
@@ -134,7 +135,7 @@ impl Ledger {
         let begun = Instant::now();
         let answer: Reply<Claimed> = self.ask(Method::PUT, mail, Some(body)).await?;
         let Claimed { claimed, known } = answer.return_value;
-        if claimed && begun.elapsed() > PATIENCE {
+        if claimed && begun.elapsed() > self.patience {
             // Others may soon take it for dead.
             self.give_back(mail, attempt).await?;
             return Err(LedgerError::Down("the api took too long for a claim".to_owned()));
@@ -187,7 +188,7 @@ impl Ledger {
         if url.origin() != self.api.origin() {
             return Err(LedgerError::Refused("the api's answer leads elsewhere".to_owned()));
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + self.patience;
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             let why = match self.once(&method, &url, body.as_ref()).await {
@@ -228,5 +229,53 @@ impl Ledger {
         let why = format!("the api answered {status} to {method} {}", url.path());
         let is_down = status.is_server_error();
         Err(if is_down { LedgerError::Down(why) } else { LedgerError::Refused(why) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings;
+    use axum::extract::RawQuery;
+    use axum::{Json, Router, routing::put};
+    use std::sync::{Arc, Mutex};
+    use tokio::net::TcpListener;
+
+    /// An api that gives every claim, so late; what was given back.
+    async fn slow_api(delay: Duration) -> (Ledger, Arc<Mutex<Vec<String>>>) {
+        let given_back = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&given_back);
+        let claim = async move || {
+            tokio::time::sleep(delay).await;
+            Json(json!({"return_value": {"claimed": true}}))
+        };
+        let give_back = async move |RawQuery(query): RawQuery| {
+            noted.lock().unwrap().extend(query);
+            Json(json!({"return_value": {}}))
+        };
+        let router = Router::new().route("/mail/{donation}/{donor}", put(claim).delete(give_back));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let config = settings::handler(&|name| match name {
+            "SAVEALIFE_API_URL" => Some(url.clone()),
+            "SAVEALIFE_TOKEN" => Some("0123456789abcdef".to_owned()),
+            "SMTP_URL" => Some("smtp://mail".to_owned()),
+            "MAIL_FROM" => Some("events@example.org".to_owned()),
+            _ => None,
+        });
+        (Ledger::new(&config.unwrap()).unwrap(), given_back)
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_took_too_long_is_given_back_and_not_used() {
+        let delay = Duration::from_millis(50);
+        let (mut ledger, given_back) = slow_api(delay).await;
+        let claimed = ledger.claim("/mail/a/b", "the-first-attempt").await;
+        assert!(matches!(claimed, Ok(None)), "{claimed:?}");
+        ledger.patience = delay / 2;
+        let claimed = ledger.claim("/mail/a/b", "the-second-attempt").await;
+        assert!(matches!(claimed, Err(LedgerError::Down(_))), "{claimed:?}");
+        assert_eq!(*given_back.lock().unwrap(), ["attempt=the-second-attempt"]);
     }
 }

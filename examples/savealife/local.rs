@@ -17,6 +17,7 @@ use streamgate::local::{Local, LocalIndex, LocalSettings, stream_arn};
 use streamgate::program::{PairListeners, ProgramError, drain_on_signal, pair, start_logging};
 use streamgate::progress::ApiToken;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const TABLE: &str = "savealife";
@@ -96,7 +97,6 @@ pub async fn run(ports: Ports) -> Result<(), ProgramError> {
     let local = local.await.map_err(|error| ProgramError::Failed(error.to_string()))?;
     tokio::spawn(sink::serve(mail));
     let mailing = tokio::spawn(handler::serve(mailing, handler, drain.clone()));
-    let mailing = async { mailing.await.map_err(|error| ProgramError::Failed(error.to_string()))? };
     let HandlerConfig::Http(url) = &consumer.handler else {
         return Err(ProgramError::Failed(format!("{handler_url} is no address of a handler")));
     };
@@ -107,8 +107,14 @@ pub async fn run(ports: Ports) -> Result<(), ProgramError> {
     let tables = format!("http://{}", local.table_address);
     eprint!("{}", steps(&api, &tables));
     let listeners = PairListeners { status, public, private };
-    let pair = pair(consumer, Arc::new(deliver), routes, &local, listeners, drain);
-    // Either that ends by itself ends both.
+    both(pair(consumer, Arc::new(deliver), routes, &local, listeners, drain), mailing).await
+}
+
+type Ended = Result<(), ProgramError>;
+
+/// Until both were told to end and have; one that ends by itself ends the other.
+async fn both(pair: impl Future<Output = Ended>, mailing: JoinHandle<Ended>) -> Ended {
+    let mailing = async { mailing.await.map_err(|error| ProgramError::Failed(error.to_string()))? };
     tokio::try_join!(pair, mailing)?;
     Ok(())
 }
@@ -141,4 +147,28 @@ fn steps(api: &str, tables: &str) -> String {
         donor("alan", "Haarlem", "0+"),
         post("/donation/create", donation),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_ends_early_ends_all_of_it() {
+        let failed = || Err(ProgramError::Failed("no requests any more".to_owned()));
+        for (what, handler) in [
+            ("an error", tokio::spawn(ready(failed()))),
+            ("a panic", tokio::spawn(async { panic!("in the handler") })),
+        ] {
+            let ended = timeout(Duration::from_secs(60), both(pending(), handler)).await;
+            assert!(matches!(ended, Ok(Err(ProgramError::Failed(_)))), "{what}: {ended:?}");
+        }
+        let ended =
+            timeout(Duration::from_secs(60), both(ready(failed()), tokio::spawn(pending())));
+        assert!(matches!(ended.await, Ok(Err(_))), "nor does the handler stay alone");
+        assert!(both(ready(Ok(())), tokio::spawn(ready(Ok(())))).await.is_ok());
+    }
 }

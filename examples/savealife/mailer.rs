@@ -279,6 +279,9 @@ fn in_a_line(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
 
     #[test]
     fn a_permanent_no_is_the_mailboxs_where_it_speaks_of_the_mailbox() {
@@ -309,5 +312,52 @@ mod tests {
         ] {
             assert!(!is_of_it(code, words), "{code} {words}");
         }
+    }
+
+    /// A server that says yes to everything, and tells of each connection that was closed.
+    async fn server() -> (String, mpsc::UnboundedReceiver<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://{}", listener.local_addr().unwrap());
+        let (closed, closes) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let closed = closed.clone();
+                tokio::spawn(async move {
+                    let (mut stream, mut line) = (BufReader::new(stream), String::new());
+                    stream.write_all(b"220 it is\r\n").await.unwrap();
+                    while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+                        stream.write_all(b"250 it is\r\n").await.unwrap();
+                    }
+                    closed.send(()).unwrap();
+                });
+            }
+        });
+        (url, closes)
+    }
+
+    #[tokio::test]
+    async fn connections_that_were_silent_for_long_are_closed_and_not_used() {
+        let (url, mut closes) = server().await;
+        let mailer = Mailer::new(Smtp {
+            url: url.parse().unwrap(),
+            from: "events@example.org".parse().unwrap(),
+            timeout: Duration::from_secs(10),
+        });
+        let connect = async || mailer.ready().await.unwrap();
+        for ready in [connect().await, connect().await, connect().await] {
+            ready.keep();
+        }
+        tokio::time::pause();
+        tokio::time::advance(FRESH).await;
+        tokio::time::resume();
+        let ready = connect().await;
+        let all_of_them = async {
+            for _ in 0..3 {
+                closes.recv().await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(60), all_of_them).await.expect("none is left below another");
+        ready.keep();
+        assert_eq!(mailer.idle().len(), 1);
     }
 }

@@ -164,3 +164,30 @@ async fn list(
     let next = page.next.map(|key| paging.next(address, &key));
     Ok(Answer::page(page.items.into_iter().map(Value::Object).collect(), next))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn what_the_framework_refuses_keeps_its_status_and_has_the_form_of_all_answers() {
+        let refused = async |Path(status): Path<u16>| {
+            (StatusCode::from_u16(status).unwrap(), "in its own words")
+        };
+        let router = Router::new().route("/{status}", get(refused));
+        let router = router.layer(middleware::from_fn(in_time));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        for status in [400, 408, 413, 415, 417, 422, 431] {
+            let answer = client.get(format!("http://{address}/{status}")).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), status);
+            assert_eq!(answer.headers()["content-type"], "application/json");
+            let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            assert_eq!(answer["success"], false);
+            assert_eq!(answer["error_message"], "The request cannot be read.");
+        }
+    }
+}

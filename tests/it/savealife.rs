@@ -4,6 +4,7 @@
 //! `input` holds what clients may send, `mail` and `tls` what a mail server can do, `crashes` what is
 //! left when containers are killed, `policies` what the roles allow, `python` the other handler.
 
+mod between;
 mod compose;
 mod crashes;
 mod input;

@@ -114,6 +114,11 @@ async fn wrong_input_of_every_kind_gets_a_clear_4xx_and_changes_nothing() {
         let said = answer["error_message"].as_str().unwrap();
         assert!(said.ends_with('.') && answer["success"] == false, "{answer}");
     }
+    let other = within("an answer", world.request("DELETE", "/donors").send()).await.unwrap();
+    assert_eq!(
+        (other.status().as_u16(), &other.headers()["allow"]),
+        (405, &"GET,HEAD".parse().unwrap())
+    );
     assert_eq!(world.items().await, before);
     api.stop().await;
 }
@@ -171,6 +176,37 @@ async fn what_is_sent_again_is_there_once_and_lists_come_in_pages() {
         .as_handler("GET", &format!("/mail/donors?city=Haarlem&next={next}"), Value::Null)
         .await;
     assert_eq!(code, 400);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_list_reads_little_of_a_table_that_is_full_of_other_things() {
+    let world = World::new("savealife-little").await;
+    let table = Scripted::start(roles::server(), |_, body| Reaction::Forward(body)).await;
+    let api = world.api_on(&world.keys[1], table.address()).await;
+    world.sign_up_many("Haarlem", 3).await;
+    for number in 0..150 {
+        let mail = [("PK", format!("MAIL#{number:012x}")), ("SK", "DONOR#0123456789ab".to_owned())];
+        world.put(&mail.map(|(name, value)| (name, text(&value)))).await;
+    }
+    let scans = || {
+        let seen = table.seen().into_iter();
+        seen.filter(|(operation, _)| operation == "Scan").map(|(_, body)| body).collect::<Vec<_>>()
+    };
+    let (mut found, mut next) = (BTreeSet::new(), Some("/donors?limit=1".to_owned()));
+    while let Some(page) = next {
+        let before = scans().len();
+        let (code, answer) = world.get(&page).await;
+        assert_eq!(code, 200, "{answer}");
+        let scans = &scans()[before..];
+        assert!((1..=10).contains(&scans.len()), "{} calls for a page", scans.len());
+        assert!(scans.iter().all(|scan| scan["Limit"] == 10), "{scans:?}");
+        let rows = answer["return_value"].as_array().unwrap();
+        assert!(rows.len() <= 1, "{answer}");
+        found.extend(rows.iter().map(|row| row["PK"].to_string()));
+        next = answer["next"].as_str().map(str::to_owned);
+    }
+    assert_eq!(found.len(), 3, "however far apart they are");
     api.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! What a mail server can do: whatever it is, everybody has one mail, and nobody two.
 
+use super::between::Between;
 use super::text;
 use super::world::{World, email};
 use crate::support::process::within;
@@ -7,6 +8,7 @@ use crate::support::smtp::{Conduct, MailServer};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many mails each address has.
@@ -132,6 +134,53 @@ async fn a_relay_that_refuses_everybody_costs_nobody_their_mail() {
     assert!(said.contains("the server answered 550 5.7.1") && !said.contains("relaying"), "{said}");
     containers.consumer.stop().await;
     containers.api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_is_given_back_before_the_server_is_asked_for_anything_else() {
+    let world = World::new("savealife-give-back").await;
+    let api = world.api().await;
+    // Longer than the test would wait.
+    let handler = world.handler(&[("SMTP_TIMEOUT", "5m")]).await;
+    world.sign_up("ada", "Haarlem").await;
+    world.mail.script([Conduct::RefuseRecipientAndHang(450)]);
+    let id = "00000000000a";
+    let answer = world.invoke(&[(id, "Haarlem")]).await;
+    assert_eq!(answer["batchItemFailures"], json!([{"itemIdentifier": "0"}]));
+    assert_eq!(world.states(id).await, BTreeMap::new());
+    handler.stop().await;
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_mail_somebody_else_has_claimed_is_kept_for_the_next() {
+    let world = Arc::new(World::new("savealife-kept").await);
+    let api = world.api().await;
+    let donors = world.sign_up_many("Haarlem", 40).await;
+    let others = Arc::clone(&world);
+    // After the list of mails was read, and just before each claim.
+    let between = Between::start(&world.url, move |call| {
+        let world = Arc::clone(&others);
+        async move {
+            if call.body["state"] == "sending" {
+                let claim = json!({"state": "sending", "attempt": "another-handler"});
+                for body in [claim, json!({"state": "sent", "attempt": "another-handler"})] {
+                    assert_eq!(world.as_handler("PUT", &call.path, body).await.0, 200);
+                }
+            }
+        }
+    });
+    let between = between.await;
+    let handler = world.handler(&[("SAVEALIFE_API_URL", &between.url)]).await;
+    let id = "00000000000a";
+    let answer = world.invoke(&[(id, "Haarlem")]).await;
+    assert_eq!(answer, json!({"batchItemFailures": []}));
+    assert_eq!(world.states(id).await.len(), donors.len());
+    assert_eq!(world.mail.attempts().len(), 0);
+    let at_a_time = 8;
+    assert!(world.mail.connections() <= at_a_time, "{}", world.mail.connections());
+    handler.stop().await;
+    api.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

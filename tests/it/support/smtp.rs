@@ -21,6 +21,8 @@ pub enum Conduct {
     RefuseRecipient(u16),
     /// Answers the recipient with these words, code and all.
     AnswerRecipient(&'static str),
+    /// Says no to the recipient, and nothing to anything after that.
+    RefuseRecipientAndHang(u16),
     /// Repeats the recipient, without a code.
     GarbleRecipient,
     /// Says no to DATA.
@@ -255,6 +257,10 @@ impl Shared {
                         Conduct::AnswerRecipient(answer) => {
                             line_of(&mut stream, answer).await?;
                             continue;
+                        }
+                        Conduct::RefuseRecipientAndHang(code) => {
+                            say(&mut stream, code).await?;
+                            return hang(&mut stream).await;
                         }
                         Conduct::RefuseRecipient(code) => code,
                         _ => 250,
