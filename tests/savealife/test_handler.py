@@ -460,7 +460,7 @@ def test_no_mail_is_begun_that_might_be_cut_off(handle, api, mailbox):
 def test_a_server_that_wants_a_login_gets_it():
     mailbox = Mailbox(login=("me@example.org", "s/e:c"))
     url = "smtps://me%40example.org:s%2Fe%3Ac@127.0.0.1"
-    # As if it had TLS, for which there is no certificate here.
+    # As if it had TLS: with a certificate it is in tests/it/savealife/tls.rs.
     right = dataclasses.replace(mail.Server.of(url, 10), port=mailbox.port, secured=None)
     try:
         for server, taken in [(right, 1), (dataclasses.replace(right, password="another"), 1)]:

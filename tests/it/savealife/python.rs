@@ -8,12 +8,17 @@ use crate::support::process::Process;
 use crate::support::smtp::Conduct;
 use aws_sdk_dynamodb::types::AttributeValue;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "examples/savealife/python";
 
+/// What answers an event a line.
+pub fn program() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER).join("serve.py")
+}
+
 /// What the handler is told, wherever it runs.
-fn settings<'a>(world: &'a World, mail: &'a str) -> [(&'static str, &'a str); 5] {
+pub fn settings<'a>(world: &'a World, mail: &'a str) -> [(&'static str, &'a str); 5] {
     [
         ("SAVEALIFE_API_URL", &world.url),
         ("SAVEALIFE_TOKEN", HANDLERS_TOKEN),
@@ -71,8 +76,7 @@ async fn assert_it_mails(world: &World, consumer: &Process) {
 async fn it_runs_as_a_program() {
     let world = World::new("savealife-exec").await;
     let api = world.api().await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER).join("serve.py");
-    let handler = format!("exec:{} {}", python().display(), script.display());
+    let handler = format!("exec:{} {}", python().display(), program().display());
     let mail = world.mail.url();
     let mut variables = vec![("HANDLER", handler.as_str()), ("PYTHONDONTWRITEBYTECODE", "1")];
     variables.extend(settings(&world, &mail));

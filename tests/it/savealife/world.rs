@@ -152,17 +152,8 @@ impl World {
 
     /// Hands donations to the handler in one batch, as a consumer does; gives its answer.
     pub async fn invoke(&self, donations: &[(&str, &str)]) -> Value {
-        let records = donations.iter().enumerate().map(|(number, (id, city))| {
-            let mut image = json!({"PK": {"S": format!("DONATION#{id}")}});
-            for (name, text) in donation(city).as_object().expect("an object") {
-                image[name] = json!({"S": text});
-            }
-            let change = json!({"SequenceNumber": number.to_string(), "NewImage": image});
-            json!({"eventName": "INSERT", "dynamodb": change})
-        });
-        let event = json!({"Records": records.collect::<Vec<_>>()});
         let request = self.client.post(format!("http://{}/", self.handler));
-        self.ask(request.body(event.to_string())).await.1
+        self.ask(request.body(event(donations).to_string())).await.1
     }
 
     /// Asks the api; gives the code and the answer.
@@ -308,6 +299,19 @@ pub fn donor(name: &str, city: &str) -> Value {
 
 pub fn donation(city: &str) -> Value {
     json!({"city": city, "datetime": "2026-04-06T12:00:00", "address": "Main street 1"})
+}
+
+/// What a handler gets when these donations, each in a city, were created.
+pub fn event(donations: &[(&str, &str)]) -> Value {
+    let records = donations.iter().enumerate().map(|(number, (id, city))| {
+        let mut image = json!({"PK": {"S": format!("DONATION#{id}")}});
+        for (name, text) in donation(city).as_object().expect("an object") {
+            image[name] = json!({"S": text});
+        }
+        let change = json!({"SequenceNumber": number.to_string(), "NewImage": image});
+        json!({"eventName": "INSERT", "dynamodb": change})
+    });
+    json!({"Records": records.collect::<Vec<_>>()})
 }
 
 /// A policy of the example, for this stream and its table.
