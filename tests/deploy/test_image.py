@@ -1,6 +1,6 @@
 """The Dockerfiles, as a linter of them reads them, and what the image promises.
 
-The image itself is built and run by scripts/test-image, where there is an engine.
+The images themselves are built and run by scripts/test-image, where there is an engine.
 """
 
 import re

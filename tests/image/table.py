@@ -1,5 +1,6 @@
-"""The application's side: `create` makes a table with a stream and prints the stream's ARN,
-`put FIRST LAST` writes that many rounds of ten items, `got` prints what the handler got."""
+"""The application's side: `create` makes a table with a stream and an index and prints the
+stream's ARN, `put FIRST LAST` writes that many rounds of ten items, `got` prints what the handler
+got, `ask ROUTE [JSON]` what the example's api answers."""
 
 import sys
 import time
@@ -16,6 +17,11 @@ def client():
 
 def create():
     key = lambda name, kind: {"AttributeName": name, "KeyType": kind}
+    index = dict(
+        IndexName="SK-PK-index",
+        KeySchema=[key("SK", "HASH"), key("PK", "RANGE")],
+        Projection={"ProjectionType": "ALL"},
+    )
     table = dict(
         TableName=TABLE,
         BillingMode="PAY_PER_REQUEST",
@@ -23,6 +29,7 @@ def create():
         AttributeDefinitions=[
             {"AttributeName": name, "AttributeType": "S"} for name in ("PK", "SK")
         ],
+        GlobalSecondaryIndexes=[index],
         StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
     )
     # The server may still be starting.
@@ -46,7 +53,16 @@ def put(first, last):
 
 
 def got():
-    with urllib.request.urlopen("http://handler:3000/got", timeout=10) as answer:
+    show("http://handler:3000/got")
+
+
+def ask(route, body=None):
+    kind = {"Content-Type": "application/json"}
+    show(urllib.request.Request(f"http://api:8080{route}", body and body.encode(), kind))
+
+
+def show(request):
+    with urllib.request.urlopen(request, timeout=10) as answer:
         print(answer.read().decode())
 
 
