@@ -3,7 +3,7 @@
 use super::between::Between;
 use super::text;
 use super::world::{World, email};
-use crate::support::process::within;
+use crate::support::process::{value_of, within};
 use crate::support::smtp::{Conduct, MailServer};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
@@ -134,6 +134,37 @@ async fn a_relay_that_refuses_everybody_costs_nobody_their_mail() {
     assert!(said.contains("the server answered 550 5.7.1") && !said.contains("relaying"), "{said}");
     containers.consumer.stop().await;
     containers.api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_donation_that_is_given_up_is_kept_and_redriven_to_those_who_have_no_mail() {
+    let world = World::new("savealife-given-up").await;
+    let (api, handler) = (world.api().await, world.handler(&[]).await);
+    let bounded = [("MAXIMUM_RETRY_ATTEMPTS", "2"), ("ON_FAILURE", "api")];
+    let consumer = world.consumer_with(&bounded).await;
+    world.sign_up_many("Haarlem", 3).await;
+    world.sign_up("r2d2", "Amsterdam").await;
+    let refused = email("donor-1");
+    world.mail.to(&refused, Conduct::AnswerRecipient("554 5.7.1 relay access denied"));
+    let id = world.donate("Haarlem").await;
+    let given_up = |_, text: &str| value_of(text, "streamgate_records_dead_lettered_total") == 1.0;
+    consumer.until("/metrics", given_up).await;
+    let tried = world.mail.attempts().iter().filter(|attempt| attempt.to == refused).count();
+    assert_eq!(tried, 3);
+    assert!(world.states(&id).await.values().eq(["sent"; 2]));
+    // The next has its turn.
+    let next = world.donate("Amsterdam").await;
+    assert!(world.until_settled(&next, 1).await.values().eq(["sent"]));
+
+    world.mail.to(&refused, Conduct::Take);
+    let ended = world.command(&["dead-letters", "redrive", "--all"], &bounded).await;
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.stderr);
+    assert!(world.states(&id).await.values().eq(["sent"; 3]));
+    let counts = counts(&world);
+    assert!(counts.len() == 4 && counts.values().all(|count| *count == 1), "{counts:?}");
+    for process in [consumer, handler, api] {
+        process.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

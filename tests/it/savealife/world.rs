@@ -5,7 +5,7 @@
 
 use crate::support::api::TOKEN;
 use crate::support::example::example;
-use crate::support::process::{Process, client, within};
+use crate::support::process::{Ended, Process, client, within};
 use crate::support::roles::{self, Keys};
 use crate::support::smtp::MailServer;
 use crate::support::stage;
@@ -114,6 +114,17 @@ impl World {
 
     /// A consumer with settings besides, or with others.
     pub async fn consumer_with(&self, more: &[(&str, &str)]) -> Process {
+        let mut process = self.as_consumer(&["consumer"], more);
+        process.listening().await;
+        process
+    }
+
+    /// Another command in the consumer's container, to its end.
+    pub async fn command(&self, command: &[&str], more: &[(&str, &str)]) -> Ended {
+        self.as_consumer(command, more).ended().await
+    }
+
+    fn as_consumer(&self, command: &[&str], more: &[(&str, &str)]) -> Process {
         let (handler, api) =
             (format!("http://{}/", self.handler), format!("http://{}", self.private));
         let mut variables = self.keys[0].variables().to_vec();
@@ -128,10 +139,8 @@ impl World {
         ]);
         variables.extend(more);
         let (table, untouched) = (self.stream.table(), self.untouched.1);
-        let mut process =
-            stage::consumer(&self.stream, table, roles::server(), untouched, &variables);
-        process.listening().await;
-        process
+        let start = |all: &[(&str, &str)]| Process::start(command, all);
+        stage::with_variables(&self.stream, table, roles::server(), untouched, &variables, start)
     }
 
     pub async fn handler(&self, variables: &[(&str, &str)]) -> Process {

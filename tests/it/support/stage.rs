@@ -214,7 +214,7 @@ pub fn consumer(
 }
 
 /// Starts what has the consumer's settings in its environment.
-fn with_variables(
+pub fn with_variables(
     stream: &StreamArn,
     table: &str,
     streams: SocketAddr,
