@@ -8,6 +8,7 @@
 mod cloud_event;
 mod event;
 mod page;
+mod quotes;
 mod scan;
 mod sequence_number;
 

@@ -6,13 +6,19 @@
 //! bounded, so hostile text can neither overflow the stack nor escape its slice.
 //!
 //! Hand-written because it is the hot loop of the whole program: one pass over a page
-//! finds every record, its sequence number, time and keys at close to memory speed.
+//! finds every record, its sequence number, time and keys at close to memory speed. Most of
+//! that text is values that are only stepped over, by a loop without calls or spans
+//! ([`Scanner::skip`]), and most of those are `{"S":"…"}`, which it takes in one step.
 
+use super::quotes::find_quote_or_backslash;
 use std::ops::Range;
 
 /// Nesting beyond which text is refused. DynamoDB allows 32 levels of attribute values,
-/// each two JSON levels deep, inside an envelope of four.
-pub(crate) const MAX_DEPTH: usize = 128;
+/// each two JSON levels deep, inside an envelope of four. A bit of [`Kinds`] for each.
+pub(crate) const MAX_DEPTH: usize = Kinds::BITS as usize;
+
+/// The brackets that are open, a bit each: set for an object.
+type Kinds = u128;
 
 /// Where and why the text stopped being JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -110,11 +116,86 @@ impl<'a> Scanner<'a> {
     }
 
     /// Any value; the span is the whole of it.
+    #[inline]
     pub(crate) fn value(&mut self) -> Scanned<Range<usize>> {
+        self.skip_space();
+        let start = self.at;
+        self.skip()?;
+        Ok(start..self.at)
+    }
+
+    /// Steps over a value. What is open inside of it is kept in bits, so that text can nest as
+    /// deeply as it may without a call for each level.
+    fn skip(&mut self) -> Scanned<()> {
+        let (outside, mut kinds) = (self.depth, Kinds::default());
+        loop {
+            match self.peek()? {
+                b'{' if self.skip_typed() => {}
+                bracket @ (b'{' | b'[') => {
+                    let is_object = bracket == b'{';
+                    self.enter()?;
+                    kinds = kinds << 1 | Kinds::from(is_object);
+                    if self.peek()? != closing(is_object) {
+                        if is_object {
+                            self.skip_key()?;
+                        }
+                        continue;
+                    }
+                }
+                _ => self.skip_plain()?,
+            }
+            // A value is over, or an empty one about to be, and with it those that end there.
+            while self.depth > outside {
+                let is_object = kinds & 1 == 1;
+                match self.peek()? {
+                    b',' => {
+                        self.at += 1;
+                        if is_object {
+                            self.skip_key()?;
+                        }
+                        break;
+                    }
+                    byte if byte == closing(is_object) => {
+                        self.leave();
+                        kinds >>= 1;
+                    }
+                    _ if is_object => return self.fail("expected ',' or '}'"),
+                    _ => return self.fail("expected ',' or ']'"),
+                }
+            }
+            if self.depth == outside {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Steps over `{"S":"…"}`, whatever the letter, if it stands here just like that. Nearly
+    /// every attribute does.
+    #[inline]
+    fn skip_typed(&mut self) -> bool {
+        let rest = &self.text[self.at..];
+        let Some(([b'{', b'"', b'A'..=b'Z', b'"', b':', b'"'], value)) = rest.split_first_chunk()
+        else {
+            return false;
+        };
+        let Some(end) = find_quote_or_backslash(value) else { return false };
+        let is_whole = value[end..].starts_with(b"\"}") && self.depth < MAX_DEPTH;
+        self.at += if is_whole { 6 + end + 2 } else { 0 };
+        is_whole
+    }
+
+    /// Steps over a key and its colon.
+    #[inline]
+    fn skip_key(&mut self) -> Scanned<()> {
+        self.string()?;
+        self.expect(b':', "expected ':'")
+    }
+
+    /// Steps over a value that holds no others.
+    #[inline]
+    fn skip_plain(&mut self) -> Scanned<()> {
         match self.peek()? {
-            b'{' => self.object(|scanner, _| scanner.value().map(drop)),
-            b'[' => self.array(|scanner| scanner.value().map(drop)),
-            b'"' => self.string().map(|inner| inner.start - 1..inner.end + 1),
+            b'"' => self.string().map(drop),
             b't' => self.literal(b"true"),
             b'f' => self.literal(b"false"),
             b'n' => self.literal(b"null"),
@@ -125,7 +206,7 @@ impl<'a> Scanner<'a> {
     /// A string or `null`.
     pub(crate) fn string_or_null(&mut self) -> Scanned<Option<Range<usize>>> {
         if self.peek()? == b'n' {
-            return self.literal(b"null").map(|_| None);
+            return self.literal(b"null").map(|()| None);
         }
         self.string().map(Some)
     }
@@ -136,8 +217,7 @@ impl<'a> Scanner<'a> {
         if self.at == self.text.len() { Ok(()) } else { self.fail("trailing characters") }
     }
 
-    fn number(&mut self) -> Scanned<Range<usize>> {
-        let start = self.at;
+    fn number(&mut self) -> Scanned<()> {
         self.accept(b"-");
         if !self.accept(b"0") && self.digits() == 0 {
             return self.fail("expected a value");
@@ -151,7 +231,7 @@ impl<'a> Scanner<'a> {
                 return self.fail("expected a digit");
             }
         }
-        Ok(start..self.at)
+        Ok(())
     }
 
     fn digits(&mut self) -> usize {
@@ -166,13 +246,12 @@ impl<'a> Scanner<'a> {
         hit
     }
 
-    fn literal(&mut self, literal: &'static [u8]) -> Scanned<Range<usize>> {
+    fn literal(&mut self, literal: &'static [u8]) -> Scanned<()> {
         if !self.text[self.at..].starts_with(literal) {
             return self.fail("expected a value");
         }
-        let start = self.at;
         self.at += literal.len();
-        Ok(start..self.at)
+        Ok(())
     }
 
     /// After a backslash.
@@ -189,18 +268,32 @@ impl<'a> Scanner<'a> {
     }
 
     fn open(&mut self, bracket: u8, what: &'static str) -> Scanned<usize> {
-        self.expect(bracket, what)?;
+        if self.peek()? != bracket {
+            return self.fail(what);
+        }
+        self.enter()?;
+        Ok(self.at - 1)
+    }
+
+    /// Steps over an opening bracket.
+    fn enter(&mut self) -> Scanned<()> {
+        self.at += 1;
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return self.fail("nested too deeply");
         }
-        Ok(self.at - 1)
+        Ok(())
     }
 
     fn close(&mut self, start: usize) -> Range<usize> {
+        self.leave();
+        start..self.at
+    }
+
+    /// Steps over a closing bracket.
+    fn leave(&mut self) {
         self.at += 1;
         self.depth -= 1;
-        start..self.at
     }
 
     fn expect(&mut self, byte: u8, what: &'static str) -> Scanned<()> {
@@ -231,32 +324,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Most strings of a record are shorter than what setting up a vector search costs, so
-/// the first words are looked at in general registers.
-const WORDS: usize = 4;
-
-#[inline]
-fn find_quote_or_backslash(text: &[u8]) -> Option<usize> {
-    let (words, tail) = text.as_chunks::<8>();
-    for (index, word) in words.iter().take(WORDS).enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let hits = zero_bytes(word ^ every(b'"')) | zero_bytes(word ^ every(b'\\'));
-        if hits != 0 {
-            return Some(index * 8 + hits.trailing_zeros() as usize / 8);
-        }
-    }
-    let seen = words.len().min(WORDS) * 8;
-    let rest = if words.len() > WORDS { &text[seen..] } else { tail };
-    memchr::memchr2(b'"', b'\\', rest).map(|found| found + seen)
-}
-
-const fn every(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
-}
-
-/// The high bit of every byte that is zero; bytes above the lowest such may be set too.
-const fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(every(0x01)) & !word & every(0x80)
+fn closing(is_object: bool) -> u8 {
+    if is_object { b'}' } else { b']' }
 }
 
 #[cfg(test)]
@@ -296,14 +365,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn finds_the_first_quote_or_backslash(text in prop::collection::vec(prop_oneof![
-            8 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\'), 2 => Just(b'"' + 1),
-        ], 0..80)) {
-            let plainly = text.iter().position(|&byte| byte == b'"' || byte == b'\\');
-            prop_assert_eq!(find_quote_or_backslash(&text), plainly);
-        }
-
         #[test]
         fn the_span_of_a_value_is_the_value(value in json(), pretty: bool) {
             let text = if pretty {
