@@ -1,8 +1,8 @@
 //! `streamgate pause`, `resume`, `seek` and `skip`: what operators ask of a consumer.
 //!
 //! Runs with the consumer's configuration, as `dead-letters` does: what is asked goes where
-//! progress is kept, and the workers that own the shards carry it out. Owns the words and
-//! the checks that only the whole picture allows.
+//! progress is kept, and the workers that own the shards carry it out. Owns the words; what
+//! can be asked is [`asking`]'s.
 
 use super::dead_letters::{failed, say};
 use super::exit::Exit;
@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use streamgate::aws;
 use streamgate::config;
 use streamgate::program::progress;
-use streamgate::progress::orders::{MAX_BY_BYTES, Order, Request, SeekTo};
-use streamgate::progress::{Position, Progress, ProgressError, Selection, ShardProgress};
+use streamgate::progress::orders::{MAX_BY_BYTES, Order, SeekTo};
+use streamgate::progress::{ProgressError, asking};
 use streamgate::source::ShardId;
 use streamgate::telemetry::metrics::Metrics;
 
@@ -85,27 +85,22 @@ pub async fn run(name: &str, matches: &ArgMatches) -> Result<(), Exit> {
     let store = progress(&config, &aws, &metrics)?;
     store.describe().await.map_err(failed)?;
     let orders = match (name, shard) {
-        ("pause", None) => vec![Order::Pause(None)],
-        ("pause", Some(shard)) => vec![Order::Pause(Some(readable(&*store, shard).await?))],
+        ("pause", shard) => vec![Order::Pause(shard)],
         ("resume", shard) => vec![Order::Resume(shard)],
         ("seek", None) => vec![Order::SeekStream(to.expect("read above"))],
-        ("seek", Some(shard)) => {
-            vec![Order::SeekShard(readable(&*store, shard).await?, to.expect("read above"))]
-        }
+        ("seek", Some(shard)) => vec![Order::SeekShard(shard, to.expect("read above"))],
         (_, shard) => {
             let records = *matches.get_one::<u64>("records").expect("it has a default");
             let shards = match shard {
-                Some(shard) => vec![readable(&*store, shard).await?],
-                None => being_read(&*store).await?,
+                Some(shard) => vec![shard],
+                None => asking::being_read(&*store).await.map_err(failed)?,
             };
             shards.into_iter().map(|shard| Order::Skip(shard, records)).collect()
         }
     };
     for order in orders {
         let sentence = format!("asked to {order}\n");
-        // Counts in JSON are exact up to here.
-        let nonce = fastrand::u64(1..1 << 53);
-        let asked = store.order(&Request { order, by: by.clone(), nonce }).await;
+        let asked = asking::ask(&*store, order, &by).await;
         if let Err(ProgressError::Unavailable(why)) = asked {
             return Err(Exit::Failed(format!(
                 "{why}; it may stand nevertheless: look at `streamgate status --all` before asking again"
@@ -117,28 +112,6 @@ pub async fn run(name: &str, matches: &ArgMatches) -> Result<(), Exit> {
     say(
         "the owners of the shards carry it out with their next look; `streamgate status --all` shows it\n",
     )
-}
-
-/// A shard that has progress and is not at its end.
-async fn readable(store: &dyn Progress, shard: ShardId) -> Result<ShardId, Exit> {
-    let these = [shard.clone()];
-    let found = store.load(Selection::These(&these)).await.map_err(failed)?;
-    match found.first() {
-        None => Err(Exit::Failed(format!(
-            "this consumer has no progress in a shard {shard}: `streamgate status --all` lists those it has"
-        ))),
-        Some(item) if item.position == Position::ShardEnd => Err(Exit::Failed(format!(
-            "shard {shard} is delivered to its end: only a seek of the whole stream reads it again"
-        ))),
-        Some(_) => Ok(shard),
-    }
-}
-
-async fn being_read(store: &dyn Progress) -> Result<Vec<ShardId>, Exit> {
-    let items = store.load(Selection::All).await.map_err(failed)?;
-    let is_read =
-        |item: &ShardProgress| item.position != Position::ShardEnd && item.lease.owner.is_some();
-    Ok(items.into_iter().filter(is_read).map(|item| item.shard).collect())
 }
 
 fn by(matches: &ArgMatches) -> Result<String, Exit> {

@@ -4,6 +4,7 @@
 //! Does not decide who should hold a lease. Invariant: every write names the lease it
 //! is made under, and a write under a lease that has passed on changes nothing.
 
+pub mod asking;
 mod client;
 mod counts;
 mod dynamodb;
