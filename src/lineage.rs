@@ -136,6 +136,14 @@ impl Lineage {
             .map(|(id, _)| id)
     }
 
+    /// The listed shards that may not be read yet, each with the parent that is read first.
+    pub fn waiting(&self) -> impl Iterator<Item = (&ShardId, &ShardId)> {
+        self.nodes
+            .iter()
+            .filter(|(_, node)| node.listed && !node.kept && !self.parent_is_done(node))
+            .filter_map(|(id, node)| Some((id, node.parent.as_ref()?)))
+    }
+
     /// Whether every known shard has been delivered to its end.
     pub fn all_ended(&self) -> bool {
         self.nodes.values().all(|node| node.ended)
@@ -263,8 +271,13 @@ mod tests {
             shard("a", None, true),
         ]));
         assert_eq!(ready(&lineage), ["a"]);
+        let waiting = |lineage: &Lineage| -> Vec<String> {
+            lineage.waiting().map(|(shard, parent)| format!("{shard} for {parent}")).collect()
+        };
+        assert_eq!(waiting(&lineage), ["b for a", "c for b"]);
         lineage.end(&"a".into());
         assert_eq!(ready(&lineage), ["b"]);
+        assert_eq!(waiting(&lineage), ["c for b"]);
         lineage.end(&"b".into());
         assert_eq!(ready(&lineage), ["c"]);
     }

@@ -14,6 +14,8 @@ use streamgate::aws;
 use streamgate::config;
 use streamgate::program::progress;
 use streamgate::progress::orders::{MoveTo, Orders};
+use streamgate::progress::redrives::Outcome;
+use streamgate::progress::report::{Retrying, Waiting};
 use streamgate::progress::{Coordination, Position, Selection, ShardProgress};
 use streamgate::source::ShardId;
 use streamgate::telemetry::metrics::Metrics;
@@ -90,8 +92,38 @@ fn table(seen: &Coordination, shards: &[ShardProgress], now: SystemTime) -> Stri
     }
     text.push('\n');
     write_rows(&mut text, &rows);
+    write_reports(&mut text, seen);
     write_orders(&mut text, &seen.orders);
     text
+}
+
+/// What the workers' signs of life say of their work.
+fn write_reports(text: &mut String, seen: &Coordination) {
+    let mut lines = Vec::new();
+    for report in seen.workers.iter().map(|member| &member.sign.report) {
+        for Retrying { shard, attempts, error, .. } in &report.retrying {
+            lines.push(format!(
+                "shard {shard}: batch failed {attempts} times, trying again: {error}"
+            ));
+        }
+        let more = report.retrying_in_all.saturating_sub(report.retrying.len() as u64);
+        if more > 0 {
+            lines.push(format!("batches of {more} more shards failed and are tried again"));
+        }
+        for Waiting { shard, parent } in &report.waiting {
+            lines.push(format!("shard {shard} waits until {parent} is read to its end"));
+        }
+        let more = report.waiting_in_all.saturating_sub(report.waiting.len() as u64);
+        if more > 0 {
+            lines.push(format!("{more} more shards wait for their parents"));
+        }
+    }
+    if !lines.is_empty() {
+        text.push('\n');
+    }
+    for line in lines {
+        writeln!(text, "{line}").expect("a string takes it");
+    }
 }
 
 fn position(position: &Position) -> String {
@@ -117,6 +149,19 @@ fn write_orders(text: &mut String, orders: &Orders) {
             MoveTo::Skip(records) => format!("shard {} is to skip {records} records", order.shard),
         };
         lines.push((what, &order.asked));
+    }
+    for redrive in &orders.redrives {
+        let which = match &redrive.letter {
+            Some(letter) => format!("the dead letter {letter}"),
+            None => "all dead letters".to_owned(),
+        };
+        let what = match &redrive.ended {
+            None => format!("to be redriven: {which}"),
+            Some(Outcome { taken, left, .. }) => {
+                format!("redriven: {which}: {taken} taken, {left} left")
+            }
+        };
+        lines.push((what, &redrive.asked));
     }
     if let Some(reset) = &orders.reset {
         lines.push((format!("the stream is to begin anew with {}", reset.to), &reset.asked));

@@ -64,14 +64,17 @@ struct Shard {
     position: String,
     iterator_age_seconds: f64,
     failed_attempts: Option<u32>,
+    last_error: Option<String>,
     trouble: Option<String>,
     gaps: u32,
 }
 
 impl Shard {
     fn remarks(&self) -> String {
-        let attempts =
-            self.failed_attempts.map(|count| format!("batch failed {count} times, trying again"));
+        let error = self.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let attempts = self
+            .failed_attempts
+            .map(|count| format!("batch failed {count} times, trying again{error}"));
         let gaps = (self.gaps > 0).then(|| format!("gaps: {}", self.gaps));
         let all = [attempts, self.trouble.clone(), gaps];
         all.into_iter().flatten().collect::<Vec<_>>().join("; ")
@@ -110,7 +113,8 @@ mod tests {
             "role": "active", "ready": false, "troubles": {"progress": "the api: no answer"},
             "shards": {
                 "shardId-1": {"state": "reading", "owner": "w1", "position": "TRIM_HORIZON",
-                    "iterator_age_seconds": 3723.9, "failed_attempts": 4, "gaps": 0},
+                    "iterator_age_seconds": 3723.9, "failed_attempts": 4, "last_error": "status 500",
+                    "gaps": 0},
                 "shardId-22": {"state": "waiting", "position": "AFTER", "iterator_age_seconds": 0.0,
                     "trouble": "GetRecords: no", "gaps": 2},
             }
@@ -123,7 +127,7 @@ mod tests {
                 "active",
                 "not ready, progress: the api: no answer",
                 "SHARD       STATE    OWNER  POSITION      AGE",
-                "shardId-1   reading  w1     TRIM_HORIZON  1h 2m 3s  batch failed 4 times, trying again",
+                "shardId-1   reading  w1     TRIM_HORIZON  1h 2m 3s  batch failed 4 times, trying again: status 500",
                 "shardId-22  waiting  -      AFTER         0s        GetRecords: no; gaps: 2",
             ]
         );

@@ -5,6 +5,7 @@
 
 use crate::lineage::Lineage;
 use crate::progress::ShardProgress;
+use crate::progress::report::{Report, Waiting};
 use crate::source::{Shard, ShardId};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -33,6 +34,15 @@ impl Family {
     /// Reads or changes the tree of a leader.
     pub fn with<T>(&self, change: impl FnOnce(&mut Lineage) -> T) -> T {
         change(self.lock().get_or_insert_default())
+    }
+
+    /// Has `report` say which shards wait for their parents, where this process leads.
+    pub fn tell_waiting(&self, report: &mut Report) {
+        let lineage = self.lock();
+        let waiting = lineage.iter().flat_map(Lineage::waiting);
+        report.waits(
+            waiting.map(|(shard, parent)| Waiting { shard: shard.clone(), parent: parent.clone() }),
+        );
     }
 
     /// The store is in this epoch.

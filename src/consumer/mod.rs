@@ -20,6 +20,7 @@ mod life;
 mod listings;
 mod lookout;
 mod orders;
+mod redriving;
 mod settings;
 pub mod shard;
 mod shards;

@@ -68,7 +68,7 @@ impl Deliverer {
                 );
             }
             retrying.get_or_insert_with(|| Retrying::on(&self.board, shard));
-            self.board.shard(shard, |status| status.failed_attempts = Some(attempt));
+            self.board.shard(shard, |status| status.failed(attempt, error.to_string()));
             attempt = attempt.saturating_add(1);
             tokio::select! {
                 biased;

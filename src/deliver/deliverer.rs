@@ -239,7 +239,7 @@ impl Deliverer {
                 "the handler did not take a batch, trying again"
             );
         }
-        self.board.shard(shard, |status| status.failed_attempts = Some(failed));
+        self.board.shard(shard, |status| status.failed(failed, error.to_string()));
     }
 }
 

@@ -61,7 +61,8 @@ impl Deliverer {
                 );
             }
             retrying.get_or_insert_with(|| Retrying::on(&self.board, shard));
-            self.board.shard(shard, |status| status.failed_attempts = Some(*attempts));
+            self.board
+                .shard(shard, |status| status.failed(*attempts, format!("ON_FAILURE: {why}")));
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Err(Undelivered),

@@ -7,6 +7,7 @@
 
 use super::json;
 use super::orders::Orders;
+use super::report::Report;
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use schemars::JsonSchema;
@@ -206,13 +207,17 @@ pub struct Heartbeat {
     #[serde(default, with = "json::count")]
     #[schemars(schema_with = "json::count::schema")]
     pub noted: u64,
+    /// What it is doing, for people.
+    #[serde(default)]
+    pub report: Report,
 }
 
 impl Heartbeat {
     /// A worker that has nothing yet.
     pub fn first(worker: WorkerId) -> Self {
         let (failover_ms, shards, load, age_ms, noted) = (0, 0, 0, 0, 0);
-        Self { worker, beat: 1, failover_ms, shards, load, age_ms, draining: false, noted }
+        let (draining, report) = (false, Report::default());
+        Self { worker, beat: 1, failover_ms, shards, load, age_ms, draining, noted, report }
     }
 }
 

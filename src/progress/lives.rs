@@ -17,7 +17,8 @@ const LATER_BEAT: &str = "sg_beat < :beat";
 const AS_LAST_BEAT: &str = "attribute_not_exists(#pk) OR sg_beat = :beat";
 const THERE: &str = "attribute_exists(#pk)";
 const BEAT: &str = "SET sg_v = :v, sg_beat = :beat, sg_failover_ms = :failover_ms, \
-     sg_shards = :shards, sg_load = :load, sg_age_ms = :age_ms, sg_draining = :draining, sg_noted = :noted";
+     sg_shards = :shards, sg_load = :load, sg_age_ms = :age_ms, sg_draining = :draining, sg_noted = :noted, \
+     sg_report = :report";
 const ANNOUNCE: &str = "ADD sg_announced :one";
 
 impl TableProgress {
@@ -88,5 +89,6 @@ fn beat_values(sign: &Heartbeat) -> Values<'static> {
         (":age_ms", sign.age_ms.into()),
         (":draining", Value::Bool(sign.draining)),
         (":noted", sign.noted.into()),
+        (":report", Value::Text(serde_json::to_string(&sign.report).expect("plain data"))),
     ]
 }

@@ -5,6 +5,8 @@
 //! if nobody else has meanwhile. Invariant: a request that is sent twice counts once.
 
 use super::json;
+use super::letters::LetterId;
+use super::redrives::{self, Ended, Redrive};
 use crate::source::ShardId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -67,6 +69,10 @@ pub enum Order {
         #[schemars(schema_with = "json::count::schema")]
         u64,
     ),
+    /// Hand this dead letter to the handler again, or all.
+    Redrive(Option<LetterId>),
+    /// A redrive is carried out: said by the leader.
+    Redriven(Ended),
 }
 
 /// One request.
@@ -176,7 +182,10 @@ pub struct Orders {
     #[serde(default, with = "json::count")]
     #[schemars(schema_with = "json::count::schema")]
     pub epoch: u64,
-    /// The last requests, the newest last; not those of the leader.
+    /// Redrives of dead letters, those that have ended first forgotten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redrives: Vec<Redrive>,
+    /// The last requests, the newest last; not those of the leader, nor redrives.
     pub past: Vec<Past>,
     /// By these a request is known that comes twice; the oldest first.
     #[serde(default)]
@@ -292,13 +301,23 @@ impl Orders {
                 }
                 _ => return Ok(None),
             },
+            Order::Redrive(letter) => {
+                if !redrives::ask(&mut orders.redrives, id, letter.as_ref(), asked())? {
+                    return Ok(None);
+                }
+            }
+            Order::Redriven(ended) => {
+                if !redrives::end(&mut orders.redrives, ended) {
+                    return Ok(None);
+                }
+            }
         }
         if orders.pauses.len() + orders.moves.len() > MAX_STANDING {
             return Err(Refused(format!(
                 "{MAX_STANDING} pauses and moves stand already: pause the whole stream, or wait until some are carried out"
             )));
         }
-        if !matches!(order, Order::Settle(_) | Order::Reset(_)) {
+        if order.is_remembered() {
             orders.past.push(Past { request: request.clone(), at: now });
             let surplus = orders.past.len().saturating_sub(REMEMBERED);
             orders.past.drain(..surplus);
@@ -311,6 +330,24 @@ impl Orders {
         let surplus = orders.nonces.len().saturating_sub(MAX_STANDING);
         orders.nonces.drain(..surplus);
         Ok(Some(orders))
+    }
+}
+
+impl Order {
+    /// Whether an operator asks it, and not the leader.
+    pub fn is_an_operators(&self) -> bool {
+        !matches!(self, Self::Settle(_) | Self::Reset(_) | Self::Redriven(_))
+    }
+
+    /// Redrives are remembered where they stand, with how they ended.
+    fn is_remembered(&self) -> bool {
+        self.is_an_operators() && !matches!(self, Self::Redrive(_))
+    }
+}
+
+impl Refused {
+    pub(super) fn because(why: String) -> Self {
+        Self(why)
     }
 }
 
@@ -336,7 +373,11 @@ impl fmt::Display for Order {
             Self::SeekShard(shard, to) => write!(f, "seek shard {shard} to {to}"),
             Self::SeekStream(to) => write!(f, "seek the stream to {to}"),
             Self::Skip(shard, records) => write!(f, "skip {records} records of shard {shard}"),
-            Self::Settle(_) | Self::Reset(_) => f.write_str("note what was carried out"),
+            Self::Redrive(Some(letter)) => write!(f, "redrive the dead letter {letter}"),
+            Self::Redrive(None) => f.write_str("redrive all dead letters"),
+            Self::Settle(_) | Self::Reset(_) | Self::Redriven(_) => {
+                f.write_str("note what was carried out")
+            }
         }
     }
 }
@@ -443,8 +484,32 @@ mod tests {
     }
 
     #[test]
+    fn redrives_stand_once_until_they_have_ended_and_are_remembered_for_a_while() {
+        let mut orders = Orders::default();
+        let letter = |n: u64| format!("s:{n}-{n}:0000000000000000").parse().ok();
+        assert_eq!(ask(&mut orders, Order::Redrive(None)), Ok(true));
+        assert_eq!(ask(&mut orders, Order::Redrive(None)), Ok(false), "it stands");
+        for n in 1..20 {
+            assert_eq!(ask(&mut orders, Order::Redrive(letter(n))), Ok(true));
+        }
+        let refused = ask(&mut orders, Order::Redrive(letter(20))).unwrap_err();
+        assert!(refused.to_string().contains("20 redrives stand already"), "{refused}");
+        for _ in 0..20 {
+            let id = redrives::next(&orders.redrives).unwrap().id;
+            let outcome = redrives::Outcome { taken: 1, left: 0, why: None };
+            let ended = Order::Redriven(Ended { id, outcome });
+            assert_eq!(ask(&mut orders, ended.clone()), Ok(true));
+            assert_eq!(ask(&mut orders, ended), Ok(false), "it has ended");
+        }
+        assert!(redrives::next(&orders.redrives).is_none());
+        assert_eq!(orders.redrives.len(), 10);
+        assert!(orders.past.is_empty(), "they are remembered where they stand");
+    }
+
+    #[test]
     fn orders_are_read_as_they_were_written() {
         let mut orders = Orders::default();
+        ask(&mut orders, Order::Redrive(None)).unwrap();
         ask(&mut orders, Order::Pause(None)).unwrap();
         ask(&mut orders, Order::Skip(shard("a"), 3)).unwrap();
         ask(&mut orders, Order::SeekStream(SeekTo::AtTimestamp(at(9)))).unwrap();

@@ -4,7 +4,9 @@
 //! it holds no item contents.
 
 use super::metrics::{Metrics, ShardState};
+use crate::clock;
 use crate::progress::Position;
+use crate::progress::report::{Retrying, shorten};
 use crate::source::{ShardId, SourceOperation};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -74,6 +76,9 @@ pub struct ShardStatus {
     /// Attempts of the batch being delivered, when it has failed at least once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_attempts: Option<u32>,
+    /// What the last of them failed with, shortened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
     /// Why it cannot be read at the moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -82,6 +87,9 @@ pub struct ShardStatus {
     /// Batches of it that have failed and come again.
     #[serde(skip)]
     retrying: u32,
+    /// Since when there is one.
+    #[serde(skip)]
+    retrying_since: Option<SystemTime>,
     /// The oldest record read and not delivered, or the last one delivered while more wait.
     #[serde(skip)]
     behind_since: Option<SystemTime>,
@@ -114,9 +122,11 @@ impl Board {
             position: "TRIM_HORIZON".to_owned(),
             iterator_age_seconds: 0.0,
             failed_attempts: None,
+            last_error: None,
             trouble: None,
             gaps: 0,
             retrying: 0,
+            retrying_since: None,
             behind_since: None,
         });
         change(status);
@@ -170,6 +180,19 @@ impl Board {
     /// The largest iterator age of the shards that are shown.
     pub fn age(&self, now: SystemTime) -> Duration {
         self.lock().shards.values().map(|shard| shard.age(now)).max().unwrap_or_default()
+    }
+
+    /// Batches that have failed and come again, one a shard.
+    pub fn retrying(&self) -> Vec<Retrying> {
+        let retrying = |(shard, status): (&ShardId, &ShardStatus)| {
+            Some(Retrying {
+                shard: shard.clone(),
+                attempts: status.failed_attempts?.into(),
+                error: status.last_error.clone().unwrap_or_default(),
+                since: status.retrying_since?,
+            })
+        };
+        self.lock().shards.iter().filter_map(retrying).collect()
     }
 
     /// Brings the gauges that are computed when looked at up to date.
@@ -236,7 +259,14 @@ impl ShardStatus {
     /// One of its batches has failed for the first time and comes again.
     pub fn retry_begins(&mut self) {
         self.retrying += 1;
+        self.retrying_since.get_or_insert_with(clock::now);
         self.state = ShardState::Retrying;
+    }
+
+    /// A batch has failed so often, at last with `error`.
+    pub fn failed(&mut self, attempts: u32, mut error: String) {
+        shorten(&mut error);
+        (self.failed_attempts, self.last_error) = (Some(attempts), Some(error));
     }
 
     /// That batch is through.
@@ -244,7 +274,7 @@ impl ShardStatus {
         self.retrying = self.retrying.saturating_sub(1);
         if self.retrying == 0 {
             self.state = ShardState::Reading;
-            self.failed_attempts = None;
+            (self.failed_attempts, self.last_error, self.retrying_since) = (None, None, None);
         }
     }
 

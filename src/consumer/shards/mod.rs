@@ -74,6 +74,8 @@ pub(super) struct Shards<'a> {
     sampled: Instant,
     /// Shards that were held: at their end, which are still shown, or given away or lost.
     left: BTreeMap<ShardId, Left>,
+    /// Records delivered and given up by this process before this life.
+    counted: (u64, u64),
 }
 
 /// A lease that was held, and is never this worker's again.
@@ -93,6 +95,8 @@ impl<'a> Shards<'a> {
         drain: &CancellationToken,
     ) -> Self {
         let now = Instant::now();
+        let metrics = &consumer.metrics;
+        let counted = (metrics.records_delivered.get(), metrics.records_dead_lettered.get());
         Self {
             consumer,
             life,
@@ -116,6 +120,7 @@ impl<'a> Shards<'a> {
             balance_at: now,
             sampled: now,
             left: BTreeMap::new(),
+            counted,
         }
     }
 

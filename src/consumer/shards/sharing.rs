@@ -29,9 +29,18 @@ impl Shards<'_> {
         let age_ms = self.consumer.board.age(clock::now()).as_millis();
         let age_ms = u64::try_from(age_ms).unwrap_or(u64::MAX);
         let (noted, draining) = (self.noted, self.draining);
+        let retrying = self.consumer.board.retrying();
+        let metrics = &self.consumer.metrics;
+        let (delivered, given_up) =
+            (metrics.records_delivered.get(), metrics.records_dead_lettered.get());
         self.life.say(urgent, |sign| {
             (sign.shards, sign.load, sign.age_ms) = (shards, load, age_ms);
             (sign.noted, sign.draining) = (noted, draining);
+            let report = &mut sign.report;
+            report.delivered = delivered - self.counted.0;
+            report.given_up = given_up - self.counted.1;
+            report.retries(retrying);
+            self.family.tell_waiting(report);
         });
     }
 

@@ -38,6 +38,8 @@ pub const LOAD: &str = "sg_load";
 pub const AGE_MS: &str = "sg_age_ms";
 pub const DRAINING: &str = "sg_draining";
 pub const NOTED: &str = "sg_noted";
+/// What a worker reports, as JSON; none in items of before there was one.
+pub const REPORT: &str = "sg_report";
 /// Counted by others.
 pub const ANNOUNCED: &str = "sg_announced";
 /// What a dead letter says, as JSON.

@@ -8,6 +8,7 @@ use super::{Attributes, UnreadableItem, Value, from_millis, parse_gap, parse_pos
 use crate::progress::keys::{ItemKey, SHARD_SORT_PREFIX, WORKER_SORT_PREFIX};
 use crate::progress::letters::DeadLetter;
 use crate::progress::orders::Orders;
+use crate::progress::report::Report;
 use crate::progress::{
     Gap, Heartbeat, Lease, Member, OpenWindow, Position, ShardProgress, WorkerId,
 };
@@ -90,8 +91,14 @@ impl<'a> Reader<'a> {
             age_ms: self.number_or_none(AGE_MS)?.unwrap_or_default(),
             draining: self.is(DRAINING)?,
             noted: self.number_or_none(NOTED)?.unwrap_or_default(),
+            report: self.report()?,
         };
         Ok(Member { sign, announced: self.number_or_none(ANNOUNCED)?.unwrap_or_default() })
+    }
+
+    fn report(&self) -> Result<Report, UnreadableItem> {
+        let Some(text) = self.optional_text(REPORT)? else { return Ok(Report::default()) };
+        serde_json::from_str(text).map_err(|error| self.wrong(format!("{REPORT}: {error}")))
     }
 
     /// The last beat.

@@ -250,16 +250,31 @@ pub async fn remove(store: &dyn DeadLetters, letter: &DeadLetter) -> Result<(), 
 /// # Errors
 /// When the store does not answer.
 pub async fn all(store: &dyn DeadLetters) -> Result<Vec<Listed>, ProgressError> {
+    first(store, usize::MAX).await.map(|(letters, _)| letters)
+}
+
+/// The first letters as the store has them, in the order of [`all`]: at least so many, where
+/// there are, and not many more; and whether there may be others.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn first(
+    store: &dyn DeadLetters,
+    enough: usize,
+) -> Result<(Vec<Listed>, bool), ProgressError> {
     let mut letters: Vec<Listed> = Vec::new();
-    loop {
+    let more = loop {
+        if letters.len() >= enough {
+            break true;
+        }
         let after = letters.last().map(|listed| &listed.letter.id);
         let page = store.list_letters(after).await?;
         if page.is_empty() {
-            break;
+            break false;
         }
         letters.extend(page);
-    }
+    };
     let first = |listed: &Listed| listed.letter.id.first.clone();
     letters.sort_by(|a, b| compare(first(a).as_str(), first(b).as_str()));
-    Ok(letters)
+    Ok((letters, more))
 }
