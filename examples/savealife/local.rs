@@ -106,7 +106,7 @@ pub async fn run(ports: Ports) -> Result<(), ProgramError> {
     let routes = |aws: &_| routes::router(Arc::new(Store::new(aws, TABLE.to_owned())), token);
     let tables = format!("http://{}", local.table_address);
     eprint!("{}", steps(&api, &tables));
-    let listeners = PairListeners { status, public, private };
+    let listeners = PairListeners { status, public, private, token: None };
     both(pair(consumer, Arc::new(deliver), routes, &local, listeners, drain), mailing).await
 }
 

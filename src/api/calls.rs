@@ -5,7 +5,7 @@
 
 use super::callers::Callers;
 use super::coordination::Reads;
-use crate::progress::orders::Request;
+use crate::progress::orders::{Order, Orders, Request};
 use crate::progress::problem::{Problem, ProblemCode};
 use crate::progress::wire::{
     AnnounceBody, Call, CheckpointAnswer, CheckpointBody, DrainBody, ForgetBody, HandOverBody,
@@ -13,7 +13,10 @@ use crate::progress::wire::{
     SeededBody, SeekBody, ShardsAnswer, ShardsBody, TakeBody, UnseedBody, WriteLetterBody,
     WritePartBody,
 };
-use crate::progress::{Checkpoint, Heartbeat, LeaseKey, Progress};
+use crate::progress::{
+    Checkpoint, Coordination, Heartbeat, LeaseKey, Progress, ProgressError, Selection,
+    ShardProgress, asking,
+};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,6 +38,22 @@ impl Store {
 
     pub fn progress(&self) -> &dyn Progress {
         &*self.progress
+    }
+
+    /// Workers and orders, by a read that is shared.
+    pub async fn seen(&self) -> Result<Coordination, Problem> {
+        read(&self.coordination().await?)
+    }
+
+    /// Every shard's item.
+    pub async fn shards(&self) -> Result<Vec<ShardProgress>, ProgressError> {
+        self.progress.load(Selection::All).await
+    }
+
+    /// Asks the consumer for something, and has those who look see it.
+    pub async fn ask(&self, order: Order, by: &str) -> Result<Orders, Problem> {
+        let _writing = self.coordination.writing();
+        Ok(asking::ask(&*self.progress, order, by).await?)
     }
 
     async fn coordination(&self) -> Answer {

@@ -17,6 +17,8 @@ pub const TABLE_OPERATIONS: [&str; 4] = ["DescribeTable", "Query", "UpdateItem",
 pub(super) const HELLO: &str = "hello";
 /// The description of the interface.
 pub(super) const OPENAPI: &str = "openapi";
+/// All that belongs to the page.
+pub(super) const PAGE: &str = "page";
 /// A request whose route is not known, or that was not let in far enough to tell.
 pub(super) const OTHER: &str = "other";
 /// The outcome of a request that was answered without a problem.
@@ -56,7 +58,7 @@ impl ApiMetrics {
         )
         .expect(VALID);
         registry.register(Box::new(table_write_units.clone())).expect(VALID);
-        let routes = Call::ALL.map(Call::name).into_iter().chain([HELLO, OPENAPI, OTHER]);
+        let routes = Call::ALL.map(Call::name).into_iter().chain([HELLO, OPENAPI, PAGE, OTHER]);
         for route in routes {
             let outcomes = ProblemCode::ALL.map(ProblemCode::label).into_iter().chain([OK]);
             for outcome in outcomes {

@@ -11,6 +11,7 @@ mod coordination;
 mod listener;
 mod metrics;
 mod openapi;
+mod page;
 mod places;
 mod private;
 mod public;
@@ -25,6 +26,7 @@ use crate::progress::{ApiToken, Progress};
 use axum::Router;
 use callers::Callers;
 use listener::Closing;
+use page::Page;
 use private::Private;
 use public::Public;
 use std::sync::{Arc, OnceLock};
@@ -59,12 +61,13 @@ pub struct Api {
     metrics: Arc<ApiMetrics>,
     routes: Router,
     tls: Option<Arc<Tls>>,
+    page: bool,
 }
 
 impl Api {
     /// An api over `stores`, which all lie in the table of `settings`.
     pub fn new(settings: ApiSettings, stores: Stores, metrics: Arc<ApiMetrics>) -> Self {
-        Self { settings, stores, metrics, routes: Router::new(), tls: None }
+        Self { settings, stores, metrics, routes: Router::new(), tls: None, page: false }
     }
 
     /// Mounts the application's own routes on the public listener. They are not behind
@@ -83,6 +86,13 @@ impl Api {
         self
     }
 
+    /// Serves the page for people on the private listener, or does not, as without this.
+    #[must_use]
+    pub fn page(mut self, page: bool) -> Self {
+        self.page = page;
+        self
+    }
+
     /// Serves both listeners until `stop`, then on until the workers that beat through
     /// this api and are stopping too have taken their leave, for at most `grace`, and at the
     /// end what is in flight: the application's routes have what is left of `grace` then, and
@@ -94,13 +104,16 @@ impl Api {
         stop: CancellationToken,
         grace: Duration,
     ) -> bool {
-        let Self { settings, stores, metrics, routes, tls } = self;
+        let Self { settings, stores, metrics, routes, tls, page } = self;
         let callers = Callers::default();
         let closing = Closing { draining: stop.clone(), closed: CancellationToken::new() };
         // Whether the table can be used does not depend on whose progress is asked for.
         let table = stores("readiness", "-");
         let open = Public::new(table, Arc::clone(&metrics), stop.clone()).router().merge(routes);
-        let behind_token = Private::new(settings, stores, metrics, callers.clone()).router();
+        let page = page.then(|| Page::new(&settings.token, tls.is_some(), stop.clone()));
+        let behind_token = Private::new(settings, stores, metrics, callers.clone(), page);
+        let watched = Arc::clone(&behind_token);
+        let behind_token = behind_token.router();
         let ends = OnceLock::new();
         let drained = async {
             stop.cancelled().await;
@@ -113,8 +126,15 @@ impl Api {
             let left = ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
             left.unwrap_or_default().max(LAST_WORDS)
         };
-        let ((), public, private) = tokio::join!(
+        let watching = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                never = watched.watch() => match never {},
+            }
+        };
+        let ((), (), public, private) = tokio::join!(
             drained,
+            watching,
             listener::serve(public, None, open, &closing, left),
             listener::serve(private, tls, behind_token, &closing, || LAST_WORDS),
         );

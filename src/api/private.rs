@@ -1,13 +1,14 @@
-//! The private listener: progress over HTTP, behind the token.
+//! The private listener: progress over HTTP, behind the token, and the page for people.
 //!
 //! Owns who is let in, how large and slow a request may be, and which store a path
-//! means. What a call does is the store's. Invariant: the token is looked at first,
-//! before a body is read or a path is understood.
+//! means. What a call does is the store's. Invariant: for a call the token is looked at first,
+//! before a body is read or a path is understood; the page has a door of its own.
 
 use super::callers::Callers;
 use super::calls::{Answer, Store, answer, answering, read};
 use super::metrics::{self, ApiMetrics};
 use super::openapi;
+use super::page::{self, Page};
 use super::places::Place;
 use super::route::Route;
 use super::{ApiSettings, Stores};
@@ -22,7 +23,8 @@ use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 /// The largest body that is read.
@@ -41,6 +43,7 @@ pub(super) struct Private {
     open: Mutex<HashMap<(String, String), Arc<Store>>>,
     metrics: Arc<ApiMetrics>,
     callers: Callers,
+    page: Option<Page>,
     /// One permit a byte of a body.
     bodies: Semaphore,
 }
@@ -51,13 +54,33 @@ impl Private {
         stores: Stores,
         metrics: Arc<ApiMetrics>,
         callers: Callers,
-    ) -> Self {
+        page: Option<Page>,
+    ) -> Arc<Self> {
         let (open, bodies) = (Mutex::default(), Semaphore::new(BODIES_BYTES));
-        Self { settings, stores, open, metrics, callers, bodies }
+        Arc::new(Self { settings, stores, open, metrics, callers, page, bodies })
     }
 
-    pub fn router(self) -> Router {
-        Router::new().fallback(handle).with_state(Arc::new(self))
+    pub fn router(self: Arc<Self>) -> Router {
+        Router::new().fallback(handle).with_state(self)
+    }
+
+    /// Looks at the table for the page, if there is one, for ever.
+    pub async fn watch(&self) -> Infallible {
+        match &self.page {
+            Some(page) => page.watch(self).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub fn settings(&self) -> &ApiSettings {
+        &self.settings
+    }
+
+    /// Whose progress is open: the consumers, and their streams' labels.
+    pub fn opened(&self) -> Vec<(String, String)> {
+        let mut opened: Vec<_> = self.lock().keys().cloned().collect();
+        opened.sort_unstable();
+        opened
     }
 
     fn is_let_in(&self, request: &Request) -> bool {
@@ -92,7 +115,8 @@ impl Private {
         Err(Problem::new(ProblemCode::WrongConsumer, detail))
     }
 
-    fn store(&self, consumer: &str, label: &str) -> Result<Arc<Store>, Problem> {
+    /// The store of a consumer and a stream's label.
+    pub fn store(&self, consumer: &str, label: &str) -> Result<Arc<Store>, Problem> {
         self.check_consumer(consumer)?;
         let is_label = (1..=MAX_LABEL_BYTES).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.'));
@@ -100,7 +124,7 @@ impl Private {
             let detail = format!("{label:?} is not the label of a stream");
             return Err(Problem::new(ProblemCode::Malformed, detail));
         }
-        let mut open = self.open.lock().expect("no panic while held");
+        let mut open = self.lock();
         if open.len() >= MAX_STORES {
             // A write that is under way in one must be seen by whoever reads after it.
             open.retain(|_, store| Arc::strong_count(store) > 1);
@@ -108,6 +132,10 @@ impl Private {
         let key = (consumer.to_owned(), label.to_owned());
         let new = || Arc::new(Store::new((self.stores)(consumer, label)));
         Ok(Arc::clone(open.entry(key).or_insert_with(new)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Store>>> {
+        self.open.lock().expect("no panic while held")
     }
 
     async fn hello(&self, body: &[u8]) -> Answer {
@@ -126,6 +154,14 @@ impl Private {
 
 async fn handle(State(private): State<Arc<Private>>, request: Request) -> Response {
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+    if let Some(page) = &private.page
+        && let Some(below) = page::below(&path)
+    {
+        let outcome = page.answer(&private, below, request).await;
+        let label = outcome.as_ref().map_or_else(|problem| problem.code.label(), |_| metrics::OK);
+        private.metrics.request(metrics::PAGE, label);
+        return outcome.unwrap_or_else(|problem| page::refuse(&problem));
+    }
     let (route, answer) = if !private.is_let_in(&request) {
         let detail = "this needs the header `Authorization: Bearer TOKEN` with the API_TOKEN of the api: set API_TOKEN to the same in both containers";
         (metrics::OTHER, Err(Problem::new(ProblemCode::Unauthorized, detail)))
@@ -166,7 +202,7 @@ async fn handle(State(private): State<Arc<Private>>, request: Request) -> Respon
     }
 }
 
-fn refuse(problem: &Problem) -> Response {
+pub(super) fn refuse(problem: &Problem) -> Response {
     tracing::debug!(code = problem.code.label(), detail = %problem.detail, "a request was refused");
     let code = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = serde_json::to_vec(problem).expect("problems are plain data");

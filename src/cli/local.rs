@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 use streamgate::config::{self, ConsumerConfig};
 use streamgate::local::{Local, LocalIndex, LocalSettings, REGION, stream_arn};
-use streamgate::program::{PairListeners, drain_on_signal, listen, pair, start_logging};
+use streamgate::program::{PairListeners, drain_on_signal, listen, new_token, pair, start_logging};
 use streamgate::simulator::reshard;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -129,11 +129,12 @@ async fn both(
     let status = listen("LISTEN", config.listen).await?;
     let (public, private) =
         (bind(matches, "api-port").await?, bind(matches, "private-port").await?);
-    let addresses =
-        Addresses { status: of(&status)?, public: of(&public)?, private: of(&private)? };
+    let (token, secret) = new_token()?;
+    let (of_status, of_public, of_private) = (of(&status)?, of(&public)?, of(&private)?);
+    let addresses = Addresses { status: of_status, public: of_public, private: of_private, secret };
     let handler = handler(&config)?;
     eprint!("{}", greeting(&config, local, Some(addresses)));
-    let listeners = PairListeners { status, public, private };
+    let listeners = PairListeners { status, public, private, token: Some(token) };
     pair(config, handler, |_| Router::new(), local, listeners, drain).await
 }
 
@@ -176,14 +177,16 @@ struct Addresses {
     status: SocketAddr,
     public: SocketAddr,
     private: SocketAddr,
+    /// The token of this run, for the page: everything here is on this machine and ends with it.
+    secret: String,
 }
 
 fn greeting(config: &ConsumerConfig, local: &Local, pair: Option<Addresses>) -> String {
     let (table, pk, sk) = (&config.table, &config.partition_key, &config.sort_key);
     let (tables, streams) = (local.table_address, local.stream_address);
-    let pair = pair.map_or_else(String::new, |Addresses { status, public, private }| {
+    let pair = pair.map_or_else(String::new, |Addresses { status, public, private, secret }| {
         format!(
-            "Consumer at http://{status}/status, api at http://{public}/metrics (progress at {private})\n"
+            "Consumer at http://{status}/status, api at http://{public}/metrics\nPage at http://{private}/page/, sign in with {secret}\n"
         )
     });
     let item = format!(r#"{{"{pk}":{{"S":"hello"}},"{sk}":{{"S":"world"}},"n":{{"N":"1"}}}}"#);

@@ -32,6 +32,8 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// `PRIVATE_LISTEN`.
     pub private_listen: SocketAddr,
+    /// `PAGE`: whether the private listener serves the page for people.
+    pub page: bool,
     /// `SHUTDOWN_GRACE`.
     pub shutdown_grace: Duration,
     /// `LOG_FORMAT`.
@@ -69,6 +71,7 @@ pub fn api(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ApiConfig, Faults>
     let listen = values.read("LISTEN", address);
     let private_listen = values.read("PRIVATE_LISTEN", address);
     let tls = tls(&mut values);
+    let page = values.boolean("PAGE");
     let log_format = log_format(&mut values);
     let log_filter = values.read("RUST_LOG", log_filter);
     values.finish()?;
@@ -84,6 +87,7 @@ pub fn api(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ApiConfig, Faults>
             tls,
             listen: listen?,
             private_listen: private_listen?,
+            page: page?,
             shutdown_grace: shutdown_grace?,
             log_format: log_format?,
             log_filter: log_filter?,

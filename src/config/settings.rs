@@ -297,6 +297,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("TLS_KEY_FILE", "PATH", "", API, "The key of that certificate, PEM."),
     setting(
+        "PAGE",
+        "BOOLEAN",
+        "true",
+        API,
+        "Whether the private listener serves a page for people at /page, behind a sign-in with the token: true or false.",
+    ),
+    setting(
         "METRICS_EMF",
         "BOOLEAN",
         "false",

@@ -59,11 +59,11 @@ pub async fn keep_progress(
         token: config.token.clone(),
     };
     let routes = routes(&aws::uncounted(&aws));
-    let tls = config.tls.clone();
+    let (tls, page) = (config.tls.clone(), config.page);
     let in_table = move |consumer: &str, label: &str| config.table_settings(consumer, label);
     let stores = stores(aws, in_table, &metrics);
     let table = stores("start", "-");
-    let api = Api::new(settings, stores, metrics).routes(routes).tls(tls);
+    let api = Api::new(settings, stores, metrics).routes(routes).tls(tls).page(page);
     let serving = api.serve(public, private, drain, grace);
     tokio::pin!(serving);
     let finished = tokio::select! {

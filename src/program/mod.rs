@@ -15,7 +15,7 @@ mod signals;
 pub use api::{keep_progress, load_aws};
 pub use error::ProgramError;
 #[cfg(feature = "local")]
-pub use pair::{PairListeners, pair};
+pub use pair::{PairListeners, new_token, pair};
 pub use signals::drain_on_signal;
 
 use crate::aws;

@@ -1,8 +1,8 @@
 //! The api and a consumer in one process, joined as two containers are, on an embedded
 //! DynamoDB.
 //!
-//! Owns the joining; the token between the two is theirs alone and ends with them. The
-//! callers (`streamgate local`, `examples/savealife`) own the listeners and what is said.
+//! Owns the joining; the token between the two is theirs and ends with them, and is told to
+//! nobody but who is to sign in to the page. The callers (`streamgate local`, `examples/savealife`) own the listeners and what is said.
 
 use super::api::stores;
 use super::{ProgramError, serve_while};
@@ -36,6 +36,8 @@ pub struct PairListeners {
     pub public: TcpListener,
     /// The api's, for the consumer.
     pub private: TcpListener,
+    /// What the page on that is signed in to with; without it there is no page.
+    pub token: Option<ApiToken>,
 }
 
 /// Runs both until `drain` is cancelled and everything in flight is finished: the consumer of
@@ -52,9 +54,10 @@ pub async fn pair(
     listeners: PairListeners,
     drain: CancellationToken,
 ) -> Result<(), ProgramError> {
-    let PairListeners { status, public, private } = listeners;
+    let PairListeners { status, public, private, token } = listeners;
+    let page = token.is_some();
     let address = private.local_addr().map_err(|error| ProgramError::Failed(error.to_string()))?;
-    let token = new_token()?;
+    let token = token.map_or_else(|| new_token().map(|(token, _)| token), Ok)?;
     let settings = ApiSettings {
         table: config.table.clone(),
         consumers: vec![config.consumer.clone()],
@@ -71,7 +74,7 @@ pub async fn pair(
     let stores = stores(tables, in_table, &metrics);
     let stop = CancellationToken::new();
     let _stop_api = stop.clone().drop_guard();
-    let api = Api::new(settings, stores, metrics).routes(routes);
+    let api = Api::new(settings, stores, metrics).routes(routes).page(page);
     let grace = config.settings.shutdown_grace;
     let serving = tokio::spawn(api.serve(public, private, stop.clone(), grace));
 
@@ -103,10 +106,15 @@ pub async fn pair(
     Ok(result?)
 }
 
-fn new_token() -> Result<ApiToken, ProgramError> {
+/// A token that nobody knows, and its text for who is to.
+///
+/// # Errors
+/// [`ProgramError::Failed`] where the system gives no randomness.
+pub fn new_token() -> Result<(ApiToken, String), ProgramError> {
     let mut random = [0; 24];
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut random))
         .map_err(|error| ProgramError::Failed(format!("/dev/urandom: {error}")))?;
-    Ok(ApiToken::new(&BASE64_URL_SAFE.encode(random)).expect("32 visible characters"))
+    let text = BASE64_URL_SAFE.encode(random);
+    Ok((ApiToken::new(&text).expect("32 visible characters"), text))
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns its form and its comparison. Invariant: it is never shown, not even by `Debug`.
 
+use aws_lc_rs::hmac;
 use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -26,6 +27,13 @@ impl ApiToken {
     /// different length shows, which tells nobody the token.
     pub fn matches(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
+    }
+
+    /// A key of its own for `purpose`: it tells nobody the token, nor the key of another purpose.
+    pub fn derived(&self, purpose: &str) -> [u8; 32] {
+        let token = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes());
+        let tag = hmac::sign(&token, purpose.as_bytes());
+        *tag.as_ref().first_chunk().expect("SHA-256 has 32 bytes")
     }
 
     pub(super) fn header(&self) -> String {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use streamgate::progress::letters::{self, DeadLetter, INLINE_BYTES, LetterId, PART_BYTES, Reason};
 use streamgate::progress::orders::{Order, Request};
+use streamgate::progress::report::{Redriving, Report, Retrying, Waiting};
 use streamgate::progress::{
     Checkpoint, ClientProgress, Gap, Heartbeat, Lease, LeaseKey, MAX_KEPT_STATE_BYTES, Member,
     MemoryProgress, NewShard, OpenWindow, Position, Progress, ProgressError, Selection,
@@ -529,6 +530,20 @@ async fn the_stream_is_seeded_under_its_lease(space: &Space) {
     assert_eq!(seeded, Some(begin), "it is the stream's, not its owner's");
 }
 
+/// A worker with everything to say.
+fn report() -> Report {
+    let mut report = Report { delivered: 1 << 52, given_up: 3, ..Report::default() };
+    report.retries(vec![Retrying {
+        shard: "shardId-1".into(),
+        attempts: 4,
+        error: "status 500: \"é\"".to_owned(),
+        since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567),
+    }]);
+    report.waits([Waiting { shard: "shardId-3".into(), parent: "shardId-1".into() }].into_iter());
+    report.redriving = Some(Redriving { id: 9, of: 10, tried: 2 });
+    report
+}
+
 fn beat(worker: &WorkerId, beat: u64) -> Heartbeat {
     Heartbeat { beat, ..Heartbeat::first(worker.clone()) }
 }
@@ -555,6 +570,7 @@ async fn heartbeats_grow_and_can_be_cleared_away(space: &Space) {
         age_ms: 1_234,
         draining: true,
         noted: 7,
+        report: report(),
         ..beat(&w1, 11)
     };
     store.heartbeat(&sign).await.unwrap();

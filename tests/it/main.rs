@@ -25,6 +25,7 @@ mod openapi;
 mod operate;
 mod operators;
 mod outages;
+mod page;
 mod pair;
 mod parallel;
 mod processes;

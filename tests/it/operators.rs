@@ -5,7 +5,12 @@ use crate::support::rig::{
 };
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use streamgate::batch::BatchSettings;
+use streamgate::consumer::ConsumerSettings;
+use streamgate::deliver::{OnFailure, RetrySettings};
+use streamgate::progress::letters;
 use streamgate::progress::orders::{Order, Orders, Request, SeekTo};
+use streamgate::progress::report::Report;
 use streamgate::progress::{
     LeaseKey, MemoryProgress, NewShard, OWN_PREFIX, Position, Progress, Selection,
 };
@@ -317,4 +322,82 @@ async fn a_request_that_arrives_once_more_after_many_others_counts_once() {
     scene.ask(Order::Settle(before.moves.iter().map(|order| order.id).collect())).await;
     scene.store.order(&request(0)).await.unwrap();
     assert_eq!(scene.orders().await.moves, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redrive_is_carried_out_by_who_leads_and_what_is_not_taken_stays() {
+    let scene = Scene::new(1);
+    let Scene { simulator, store, handler } = &scene;
+    let retries = RetrySettings { max_retries: Some(0), ..RetrySettings::default() };
+    let settings = ConsumerSettings {
+        on_failure: OnFailure::Keep,
+        retries,
+        batches: BatchSettings { size: 1, window: Duration::ZERO },
+        ..settings()
+    };
+    let running = start(settings, simulator, store.view(), Arc::clone(handler));
+    handler.poison([0, 1], false);
+    put_rounds(simulator, 1, 0..3);
+    handler.until_distinct(1).await;
+    let letters = letters::all(store).await.unwrap();
+    assert_eq!(letters.len(), 2);
+    let ended = async || {
+        loop {
+            let redrives = scene.orders().await.redrives;
+            let last = redrives.last().expect("it was asked for");
+            if let Some(outcome) = &last.ended {
+                return (outcome.taken, outcome.left, outcome.why.clone());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Both of one item: while the first is left, the second waits for it.
+    handler.poison([0], false);
+    scene.ask(Order::Redrive(None)).await;
+    let (taken, left, why) = ended().await;
+    assert_eq!((taken, left), (0, 2));
+    assert!(why.is_some(), "the first says why");
+    handler.poison([], false);
+    let first = letters[0].letter.id.clone();
+    scene.ask(Order::Redrive(Some(first.clone()))).await;
+    assert_eq!(ended().await, (1, 0, None));
+    scene.ask(Order::Redrive(None)).await;
+    assert_eq!(ended().await, (1, 0, None));
+    assert_eq!(scene.numbers(), [2, 0, 1]);
+    assert!(letters::all(store).await.unwrap().is_empty());
+    scene.ask(Order::Redrive(Some(first))).await;
+    let (taken, left, why) = ended().await;
+    assert_eq!((taken, left), (0, 0));
+    assert!(why.unwrap().contains("redriven or deleted"));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_of_life_says_what_is_retried_and_what_waits_for_its_parent() {
+    let scene = Scene::new(1);
+    let Scene { simulator, store, handler } = &scene;
+    put_rounds(simulator, 5, 0..1);
+    let parent = simulator.open_shards()[0].clone();
+    simulator.split(&parent);
+    handler.poison([0], false);
+    let running = scene.begin();
+    let report = async || {
+        let seen = store.coordination().await.unwrap();
+        seen.workers.first().map(|member| member.sign.report.clone()).unwrap_or_default()
+    };
+    while report().await.retrying.is_empty() || report().await.waiting.is_empty() {
+        tokio::time::sleep(SECOND).await;
+    }
+    let Report { retrying, retrying_in_all, waiting, waiting_in_all, delivered, .. } =
+        report().await;
+    assert_eq!((&retrying[0].shard, retrying_in_all, delivered), (&parent, 1, 0));
+    assert!(retrying[0].attempts > 0 && !retrying[0].error.is_empty(), "{retrying:?}");
+    assert_eq!(waiting_in_all, 2);
+    assert!(waiting.iter().all(|one| one.parent == parent), "{waiting:?}");
+    handler.poison([], false);
+    handler.until_distinct(5).await;
+    while report().await != (Report { delivered: 5, ..Report::default() }) {
+        tokio::time::sleep(SECOND).await;
+    }
+    running.stop().await;
 }

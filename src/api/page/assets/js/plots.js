@@ -1,0 +1,74 @@
+// Iterator age and throughput over the last hours, by uPlot. It draws on a canvas and styles
+// through the document's objects, which the policy of the page allows.
+
+/* global uPlot */
+import { duration, number } from "./words.js";
+
+const HEIGHT = 150;
+
+const PLOTS = {
+  age: { title: "Iterator age", label: "age", say: (value) => value === null ? "–" : duration(value) },
+  rate: { title: "Throughput", label: "records/s", say: (value) => value === null ? "–" : number(value) },
+};
+
+const drawn = new Map();
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function plot(name, element, data) {
+  const { label, say } = PLOTS[name];
+  const [ink, faint] = [colour("--ink-soft"), colour("--line")];
+  const axis = { stroke: ink, grid: { stroke: faint, width: 1 }, ticks: { stroke: faint }, font: "12px system-ui" };
+  return new uPlot({
+    width: element.clientWidth || 300, height: HEIGHT, legend: { live: true },
+    cursor: { y: false, drag: { x: true, y: false } },
+    // A quarter of an hour at the least: one point alone has no scale.
+    scales: { x: { range: (_, from, to) => [Math.min(from, to - 900), to] }, y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
+    series: [{ label: "time" }, {
+      label, stroke: colour(`--${name}`), width: 2, fill: colour(`--${name}-soft`), spanGaps: false,
+      points: { show: data[0].length < 40 }, value: (_, value) => say(value ?? null),
+    }],
+    axes: [axis, { ...axis, size: 60, values: (_, values) => values.map((value) => say(value)) }],
+  }, data, element);
+}
+
+/** Draws what is new into the elements, which are the document's. */
+export function draw(history) {
+  for (const name of Object.keys(PLOTS)) {
+    const element = document.getElementById(`plot-${name}`);
+    // A browser that cannot run uPlot still shows the rest.
+    if (!element || !history || typeof uPlot === "undefined") {
+      drawn.get(name)?.chart.destroy();
+      drawn.delete(name);
+      continue;
+    }
+    const data = [history.t.map((t) => history.since + t), history[name]];
+    const before = drawn.get(name);
+    if (before?.element === element && before.width === element.clientWidth) {
+      if (before.history !== history) before.chart.setData(data);
+    } else {
+      before?.chart.destroy();
+      drawn.set(name, { element, width: element.clientWidth, chart: plot(name, element, data) });
+    }
+    drawn.get(name).history = history;
+  }
+}
+
+/** Colours and sizes are another's now. */
+export function redraw(history) {
+  drawn.forEach((one) => one.chart.destroy());
+  drawn.clear();
+  draw(history);
+}
+
+/** What a plot shows, in words. */
+export function said(name, history) {
+  const { title, say } = PLOTS[name];
+  const values = (history?.[name] ?? []).filter((value) => value !== null);
+  if (values.length === 0) return `${title}: nothing measured yet`;
+  return `${title}: now ${say(values.at(-1))}, at most ${say(Math.max(...values))}`;
+}
+
+export const TITLES = Object.fromEntries(Object.entries(PLOTS).map(([name, { title }]) => [name, title]));
