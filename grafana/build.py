@@ -223,6 +223,9 @@ ROWS = {
               [("red", 0.8)], width=6),
         graph("Uptime", "s", "Since each process started. A saw is a restart again and again.",
               [(f"time() - {metric('process_start_time_seconds')}", "{{job}} {{instance}}")], width=6),
+        graph("Trace spans", "cps",
+              "Spans of batches by what became of them. failed: the collector refused them or did not answer; dropped: too many waited. No delivery waits for either. Nothing where traces are off.",
+              [(per_second("streamgate_trace_spans_total", by="job, outcome"), "{{job}} {{outcome}}")], width=24),
     ],
 }
 

@@ -11,6 +11,7 @@ use prometheus::IntGauge;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// What is set aside before a read: the service's bound on a page. A page that turns out
 /// larger is charged what it is, so the budget can be passed by that much per read.
@@ -48,6 +49,7 @@ pub struct Reservation {
 pub struct Charge {
     budget: Budget,
     bytes: usize,
+    since: Instant,
 }
 
 impl Budget {
@@ -86,12 +88,12 @@ impl Budget {
 }
 
 impl Reservation {
-    /// The call is over and brought a page of `bytes`.
-    pub fn charge(self, bytes: usize) -> Charge {
+    /// The call is over and brought a page of `bytes` at `since`.
+    pub fn charge(self, bytes: usize, since: Instant) -> Charge {
         let budget = self.budget.clone();
         budget.lock().take(bytes);
         budget.0.buffered.add(i64::try_from(bytes).unwrap_or(i64::MAX));
-        Charge { budget, bytes }
+        Charge { budget, bytes, since }
     }
 }
 
@@ -106,6 +108,11 @@ impl Charge {
     /// How many they are.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// When the page came.
+    pub fn since(&self) -> Instant {
+        self.since
     }
 }
 
@@ -220,9 +227,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_read_waits_until_a_page_is_given_back() {
         let (budget, gauge) = budget(2 << 20);
-        let first = budget.reserve(Heat::Idle).await.charge(1 << 20);
+        let first = budget.reserve(Heat::Idle).await.charge(1 << 20, Instant::now());
         // Larger than what was set aside for it: the bound is passed by that much.
-        let second = budget.reserve(Heat::Hot).await.charge(2 << 20);
+        let second = budget.reserve(Heat::Hot).await.charge(2 << 20, Instant::now());
         assert_eq!(gauge.get(), 3 << 20);
         let mut third = std::pin::pin!(budget.reserve(Heat::Hot));
         assert!(waits(&mut third).await);
@@ -238,7 +245,7 @@ mod tests {
         let (budget, _) = budget(2 << 20);
         let mut held = Vec::new();
         for _ in 0..100 {
-            held.push(budget.reserve(Heat::Idle).await.charge(1000));
+            held.push(budget.reserve(Heat::Idle).await.charge(1000, Instant::now()));
         }
     }
 
@@ -271,7 +278,7 @@ mod tests {
         // One of them has its turn already, and does not know yet.
         drop(first);
         gone.clear();
-        drop(last.await.charge(5));
+        drop(last.await.charge(5, Instant::now()));
         assert_eq!(gauge.get(), 0);
     }
 

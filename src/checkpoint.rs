@@ -13,9 +13,11 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::frontier::Mark;
 use crate::progress::{Checkpoint, Lease, Position, Progress, ProgressError};
+use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use crate::telemetry::metrics::{Metrics, epoch_seconds};
 use crate::telemetry::status::{Board, Part};
+use crate::telemetry::traces::CheckpointTrace;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,6 +32,10 @@ use tracing::{info, warn};
 const QUIET_INTERVAL: Duration = Duration::from_secs(300);
 /// Retries of a store that does not answer, all shards together.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// Batches of a shard whose wait for a checkpoint is traced at the same time: a store that is
+/// away for long, or a lane that is stuck, must not gather more of them.
+const MOST_TRACED: usize = 1_000;
 
 /// Orders the writes of this process, whose worker owns its leases alone: one that was
 /// given up for lost and arrives after the next is known as the earlier of the two.
@@ -63,6 +69,8 @@ struct Slot {
     quiet_since: bool,
     /// Cancelled when the store says that the lease has passed on.
     lost: CancellationToken,
+    /// With traces: batches whose position is not durable, and who wait for it.
+    traced: Vec<CheckpointTrace>,
 }
 
 /// One shard's way to its durable position. Dropping it forgets what is pending.
@@ -110,6 +118,7 @@ impl Checkpointer {
             urgent: false,
             quiet_since: true,
             lost: lost.clone(),
+            traced: Vec::new(),
         };
         self.lock().insert(shard.clone(), slot);
         ShardCheckpoint { checkpointer: Arc::clone(self), shard, lost }
@@ -216,6 +225,7 @@ impl Checkpointer {
                 if let Some(slot) = slot {
                     warn!(shard = %checkpoint.shard, owner = owner.as_ref().map(tracing::field::display), "lease lost, the shard is stopped without a checkpoint");
                     slot.pending.clear();
+                    slot.traced.clear();
                     slot.lost.cancel();
                 }
                 Ok(())
@@ -261,6 +271,10 @@ impl Slot {
     /// quiet where that is: else a write under way while own records are read would make the
     /// next write soon, and that the next, for ever.
     fn wrote(&mut self, checkpoint: &Checkpoint) {
+        for trace in self.traced.extract_if(.., |trace| is_past(&checkpoint.position, trace.last()))
+        {
+            trace.durable();
+        }
         let Some(mark) = self.pending.front_mut() else { return };
         let is_same_window = mark.window.as_deref() == checkpoint.window.as_ref();
         if mark.position == checkpoint.position && mark.gap == checkpoint.gap && is_same_window {
@@ -270,6 +284,15 @@ impl Slot {
             mark.quiet = self.quiet_since;
         }
         self.urgent &= !self.pending.is_empty();
+    }
+}
+
+/// Whether `record` is before the position.
+fn is_past(position: &Position, record: &SequenceNumber) -> bool {
+    match position {
+        Position::After(last) => record <= last,
+        Position::ShardEnd => true,
+        Position::TrimHorizon | Position::AtTimestamp(_) => false,
     }
 }
 
@@ -284,6 +307,16 @@ impl ShardCheckpoint {
             if was_idle || was_quiet {
                 self.checkpointer.wake.notify_one();
             }
+        }
+    }
+
+    /// A batch is handed over that waits, with traces, for its position to be durable.
+    pub fn traced(&self, trace: Option<CheckpointTrace>) {
+        let Some(trace) = trace else { return };
+        if let Some(slot) = self.checkpointer.lock().get_mut(&self.shard)
+            && slot.traced.len() < MOST_TRACED
+        {
+            slot.traced.push(trace);
         }
     }
 
@@ -342,7 +375,8 @@ mod tests {
         let lease = Lease { owner: Some("w".into()), counter: 1 };
         let lost = CancellationToken::new();
         let pending = VecDeque::new();
-        Slot { lease, pending, last_write: None, urgent: false, quiet_since: true, lost }
+        let traced = Vec::new();
+        Slot { lease, pending, last_write: None, urgent: false, quiet_since: true, lost, traced }
     }
 
     #[tokio::test(start_paused = true)]

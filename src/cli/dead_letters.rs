@@ -170,6 +170,7 @@ async fn redrive(
         stream: config.settings.stream.to_string(),
         metrics,
         board: Arc::new(Board::new()),
+        traces: None,
     };
     if found.is_empty() && !as_json {
         eprintln!("there are no dead letters");

@@ -7,6 +7,7 @@ use super::handler::{
     HandlerConfig, cloud_events, handler, handler_secrets, retries, tumbling_window,
 };
 use super::settings::Command;
+use super::traces::traces;
 use super::values::{Faults, Values};
 use crate::arn::StreamArn;
 use crate::batch::BatchSettings;
@@ -20,6 +21,7 @@ use crate::polling::PollIntervals;
 use crate::progress::{ApiToken, ClientSettings, TableSettings};
 use crate::record::CloudEvents;
 use crate::telemetry::logging::LogFormat;
+use crate::telemetry::traces::TraceSettings;
 use reqwest::{Certificate, Url};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -66,6 +68,8 @@ pub struct ConsumerConfig {
     pub answers: Answers,
     /// `METRICS_EMF`: whether metrics are written to stdout for CloudWatch.
     pub emf: bool,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and what goes with it: where traces go, if anywhere.
+    pub traces: Option<TraceSettings>,
     /// `LISTEN`.
     pub listen: SocketAddr,
     /// `LOG_FORMAT`.
@@ -158,6 +162,7 @@ pub(super) fn read(
     let max_buffered_bytes = values.size("MAX_BUFFERED_BYTES", MIN_BUDGET_BYTES, 64 << 30);
     let shutdown_grace = values.duration("SHUTDOWN_GRACE", SECOND, 60 * MINUTE);
     let emf = values.boolean("METRICS_EMF");
+    let traces = traces(&mut values);
     let listen = values.read("LISTEN", address);
     let log_format = log_format(&mut values);
     let log_filter = values.read("RUST_LOG", log_filter);
@@ -202,6 +207,7 @@ pub(super) fn read(
                 state: tumbling_window?.is_some(),
             },
             emf: emf?,
+            traces: traces?,
             listen: listen?,
             log_format: log_format?,
             log_filter: log_filter?,

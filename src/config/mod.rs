@@ -10,6 +10,7 @@ mod handler;
 mod own_handler;
 mod policy;
 mod settings;
+mod traces;
 mod values;
 
 pub use api::{ApiConfig, api};

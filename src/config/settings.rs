@@ -1,6 +1,8 @@
 //! The list of settings: one row each, from which flags, defaults, help and the
 //! reference in `docs/configuration.md` come.
 
+use super::traces;
+
 /// A command that takes settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -45,10 +47,10 @@ impl Setting {
 const CONSUMER: &[Command] = &[Command::Consumer];
 const API: &[Command] = &[Command::Api];
 const CONSUMER_AND_API: &[Command] = &[Command::Consumer, Command::Api];
-const BOTH: &[Command] = &[Command::Consumer, Command::Local];
+pub(super) const BOTH: &[Command] = &[Command::Consumer, Command::Local];
 const ALL: &[Command] = &[Command::Consumer, Command::Local, Command::Api];
 
-const fn setting(
+pub(super) const fn setting(
     name: &'static str,
     value: &'static str,
     default: &'static str,
@@ -59,7 +61,18 @@ const fn setting(
 }
 
 /// Every setting, in the order of the reference.
-pub const SETTINGS: &[Setting] = &[
+pub const SETTINGS: &[Setting] = &{
+    let mut all = [ROWS[0]; ROWS.len() + traces::ROWS.len()];
+    let mut row = 0;
+    while row < all.len() {
+        all[row] = if row < ROWS.len() { ROWS[row] } else { traces::ROWS[row - ROWS.len()] };
+        row += 1;
+    }
+    all
+};
+
+/// Those that are Streamgate's own.
+const ROWS: &[Setting] = &[
     setting(
         "STREAM_ARN",
         "ARN",

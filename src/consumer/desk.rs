@@ -160,7 +160,7 @@ impl<'a> Desk<'a> {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             // Nothing will join it any more.
             if self.ended && lane.is_idle() {
-                lane.close();
+                lane.close(Instant::now());
             }
             if let Some(closed) = lane.depart() {
                 self.passed = closed.records.last().and_then(Record::created);
@@ -182,7 +182,7 @@ impl<'a> Desk<'a> {
     fn close_due(&mut self) {
         let now = Instant::now();
         for lane in self.lanes.iter_mut().filter(|lane| lane.due().is_some_and(|due| due <= now)) {
-            lane.close();
+            lane.close(now);
         }
     }
 
@@ -256,9 +256,9 @@ impl<'a> Desk<'a> {
         if let Some(windows) = self.rules.windows {
             let window = windows.of(&record, self.window);
             self.window = Some(window);
-            lane.turn_to(window);
+            lane.turn_to(window, now);
         }
-        lane.make_room_for(&record);
+        lane.make_room_for(&record, now);
         let ticket = tickets.next(lane.last_ticket());
         lane.push(record, ticket, now);
     }

@@ -30,6 +30,8 @@ pub(super) struct Closed {
     pub runs: Vec<Run>,
     /// With tumbling windows: the one that all of it belongs to.
     pub window: Option<Window>,
+    /// When nothing could join it any more.
+    pub made: Instant,
 }
 
 /// One lane.
@@ -53,16 +55,16 @@ impl Lane {
     }
 
     /// Closes the batch being filled where `record` has no room in it.
-    pub fn make_room_for(&mut self, record: &Record) {
+    pub fn make_room_for(&mut self, record: &Record, now: Instant) {
         if !self.batcher.has_room_for(record) {
-            self.close();
+            self.close(now);
         }
     }
 
     /// The records that come now are of this window: no batch has some of another.
-    pub fn turn_to(&mut self, window: Window) {
+    pub fn turn_to(&mut self, window: Window, now: Instant) {
         if self.window != Some(window) {
-            self.close();
+            self.close(now);
             self.window = Some(window);
         }
     }
@@ -76,15 +78,16 @@ impl Lane {
             _ => self.runs.push(Run { ticket, start, end: start + 1 }),
         }
         if self.batcher.is_full() {
-            self.close();
+            self.close(now);
         }
     }
 
     /// Closes the batch being filled, if there is one.
-    pub fn close(&mut self) {
+    pub fn close(&mut self, now: Instant) {
         if !self.batcher.is_empty() {
             let (records, runs) = (self.batcher.take(), std::mem::take(&mut self.runs));
-            self.waiting.push_back(Closed { records, runs, window: self.window });
+            let window = self.window;
+            self.waiting.push_back(Closed { records, runs, window, made: now });
         }
     }
 

@@ -37,6 +37,7 @@ use crate::progress::{Progress, ProgressError};
 use crate::source::{Source, SourceError, SourceErrorKind, SourceOperation, StreamDescription};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{Board, Part, Role};
+use crate::telemetry::traces::Traces;
 use family::Family;
 use launch::Launch;
 use leader::Leader;
@@ -92,6 +93,7 @@ impl Consumer {
             stream: settings.stream.to_string(),
             metrics: Arc::clone(&metrics),
             board: Arc::clone(&board),
+            traces: None,
         };
         Self {
             settings,
@@ -102,6 +104,13 @@ impl Consumer {
             board,
             store_proved: AtomicBool::new(false),
         }
+    }
+
+    /// Tells `traces` of each batch.
+    #[must_use]
+    pub fn traced(mut self, traces: Option<Traces>) -> Self {
+        self.deliverer.traces = traces;
+        self
     }
 
     /// Runs until `drain` is cancelled and everything in flight is finished.

@@ -118,12 +118,17 @@ impl ShardConsumer {
             &track,
             metrics,
         );
-        let deliver = async |lane, Closed { records, runs, window }: Closed| {
+        let deliver = async |lane, Closed { records, runs, window, made }: Closed| {
             let window = windows.zip(window);
-            let all = Records { shard, records: &records, envelope, window };
+            let trace = deliverer.traces.as_ref().map(|all| all.batch(shard, &records, made));
+            checkpoint.traced(trace.as_ref().and_then(|trace| trace.checkpoint(&records)));
+            let all = Records { shard, records: &records, envelope, window, trace: trace.as_ref() };
             let mut left = &runs[..];
             let done = |count| track.done(&records, &mut left, count);
             let delivered = deliverer.deliver(all, &stop.drain, done).await;
+            if let (Some(trace), Ok(())) = (trace, delivered) {
+                trace.through();
+            }
             // It ended early; or the one before it was closed, and nothing is done of this.
             if windows.is_some_and(|windows| windows.open().is_none() || delivered.is_err()) {
                 track.window_changed();

@@ -7,6 +7,7 @@ use super::deliverer::{RETRY, Retrying};
 use super::{Batch, Deliverer, Undelivered, Window, Windows};
 use crate::record::EventEnvelope;
 use crate::source::ShardId;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -41,7 +42,11 @@ impl Deliverer {
         drain: &CancellationToken,
     ) -> Result<(), Undelivered> {
         let (mut retry, mut retrying, mut attempt) = (RETRY, None, 1_u32);
+        let mut trace = None;
         while let Some(call) = windows.call(true, early) {
+            if let (None, Some(traces)) = (&trace, &self.traces) {
+                trace = Some(traces.batch(shard, &[], Instant::now()));
+            }
             let batch = Batch {
                 shard: shard.clone(),
                 attempt,
@@ -49,14 +54,18 @@ impl Deliverer {
                 envelope,
                 stream: &self.stream,
                 window: Some(call),
+                trace: None,
             };
             let turn = tokio::select! {
                 biased;
                 () = drain.cancelled() => return Err(Undelivered),
                 turn = self.turn() => turn,
             };
-            let Err(error) = self.attempt(&batch, turn).await else {
+            let Err(error) = self.attempt(batch, trace.as_ref(), turn).await else {
                 windows.close();
+                if let Some(trace) = trace {
+                    trace.through();
+                }
                 break;
             };
             let wait = retry.next(fastrand::f64()).max(error.retry_after.unwrap_or_default());
@@ -66,6 +75,9 @@ impl Deliverer {
                     outcome = error.outcome.label(), %error,
                     "the handler did not take the end of a tumbling window, trying again; its shard waits"
                 );
+            }
+            if let Some(trace) = &trace {
+                trace.retry(false, wait);
             }
             retrying.get_or_insert_with(|| Retrying::on(&self.board, shard));
             self.board.shard(shard, |status| status.failed(attempt, error.to_string()));

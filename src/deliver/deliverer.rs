@@ -15,6 +15,7 @@ use crate::record::{EventEnvelope, Record};
 use crate::source::ShardId;
 use crate::telemetry::metrics::{InvocationOutcome, Metrics};
 use crate::telemetry::status::{Board, ShardStatus};
+use crate::telemetry::traces::{BatchTrace, Traces};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +46,8 @@ pub struct Deliverer {
     pub metrics: Arc<Metrics>,
     /// Where a retrying shard is shown.
     pub board: Arc<Board>,
+    /// Where spans go, if anywhere.
+    pub traces: Option<Traces>,
 }
 
 /// The batch was not finished, for a stop was asked for while it waited for its next
@@ -62,6 +65,8 @@ pub struct Records<'a> {
     pub envelope: &'a EventEnvelope,
     /// With tumbling windows: those of the shard, and the one that all records belong to.
     pub window: Option<(&'a Windows, Window)>,
+    /// Who is told what happens to them, with traces.
+    pub trace: Option<&'a BatchTrace>,
 }
 
 impl Deliverer {
@@ -77,7 +82,7 @@ impl Deliverer {
         drain: &CancellationToken,
         mut done: impl FnMut(usize),
     ) -> Result<(), Undelivered> {
-        let Records { shard, records, envelope, window } = &all;
+        let Records { shard, records, envelope, window, trace } = &all;
         let windows = window.map(|(windows, _)| windows);
         if let Some((windows, window)) = *window {
             self.turn_to(windows, window, shard, envelope, drain).await?;
@@ -94,7 +99,7 @@ impl Deliverer {
                 let end = expired.end;
                 let errors = (first_error.as_deref(), None);
                 let letter = self.letter(&all, expired, Reason::Age, failed, errors);
-                self.give_up(letter, drain).await?;
+                self.give_up(letter, *trace, drain).await?;
                 done(end);
                 continue;
             }
@@ -106,13 +111,14 @@ impl Deliverer {
                 envelope,
                 stream: &self.stream,
                 window: windows.and_then(|windows| windows.call(false, false)),
+                trace: None,
             };
             let turn = tokio::select! {
                 biased;
                 () = drain.cancelled() => return Err(Undelivered),
                 turn = self.turn() => turn,
             };
-            let error = match self.attempt(&batch, turn).await {
+            let error = match self.attempt(batch, *trace, turn).await {
                 Ok(state) => {
                     keep_state(windows, state.as_deref());
                     plan.taken();
@@ -140,7 +146,7 @@ impl Deliverer {
                 let end = given_up.end;
                 let errors = (first_error.as_deref(), Some(&error));
                 let letter = self.letter(&all, given_up, Reason::Retries, attempt, errors);
-                self.give_up(letter, drain).await?;
+                self.give_up(letter, *trace, drain).await?;
                 done(end);
                 retry.reset();
                 first_error = None;
@@ -148,6 +154,9 @@ impl Deliverer {
             }
             let wait = retry.next(fastrand::f64()).max(error.retry_after.unwrap_or_default());
             retrying.get_or_insert_with(|| Retrying::on(&self.board, shard));
+            if let Some(trace) = trace {
+                trace.retry(next == Next::Bisected, wait);
+            }
             self.tell(shard, &records[piece], attempt, &error, wait, failed);
             tokio::select! {
                 biased;
@@ -181,24 +190,27 @@ impl Deliverer {
         contained(self.handler.turn()).await
     }
 
-    /// One invocation. Gives the state of the batch's window.
+    /// One invocation, told to `trace`. Gives the state of the batch's window.
     pub(super) async fn attempt(
         &self,
-        batch: &Batch<'_>,
+        mut batch: Batch<'_>,
+        trace: Option<&BatchTrace>,
         turn: Turn,
     ) -> Result<Option<Box<RawValue>>, HandlerError> {
         let records = batch.records().len() as u64;
         self.metrics.records_invoked.inc_by(records);
+        batch.trace = trace
+            .map(|trace| trace.attempt(batch.records, batch.attempt, self.handler.is_remote()));
         let started = Instant::now();
         let handling = async {
             // Without a turn the handler has not seen the batch: no retry is used up.
             let turn = turn.map_err(|Panicked| HandlerError { invoked: false, ..panicked() })?;
             // A handler may do its work before it gives a future: that is within too.
-            let answer = contained(async { self.handler.handle(batch, turn).await }).await;
+            let answer = contained(async { self.handler.handle(&batch, turn).await }).await;
             answer.unwrap_or_else(|Panicked| Err(panicked()))
         };
         let answer = match tokio::time::timeout(self.timeout, handling).await {
-            Ok(answer) => answer.and_then(|response| response.judge(batch)),
+            Ok(answer) => answer.and_then(|response| response.judge(&batch)),
             Err(_) => Err(HandlerError::new(
                 InvocationOutcome::Timeout,
                 format!("no answer within HANDLER_TIMEOUT ({:?})", self.timeout),
@@ -209,6 +221,9 @@ impl Deliverer {
         self.metrics.invocations.with_label_values(&[outcome.label()]).inc();
         if answer.is_err() {
             self.metrics.records_failed.inc_by(records);
+        }
+        if let Some(trace) = batch.trace {
+            trace.end(outcome, answer.as_ref().err().map(ToString::to_string));
         }
         answer
     }

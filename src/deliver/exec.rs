@@ -79,6 +79,10 @@ impl ExecHandler {
 
 #[async_trait]
 impl Handler for ExecHandler {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     async fn handle(
         &self,
         batch: &Batch<'_>,
@@ -86,7 +90,7 @@ impl Handler for ExecHandler {
     ) -> Result<Response, HandlerError> {
         let mut worker = self.worker()?;
         // Line breaks may stand between JSON tokens, never inside strings.
-        let mut line = batch.event().to_vec();
+        let mut line = batch.event_with_traceparent().to_vec();
         line.iter_mut().filter(|b| matches!(**b, b'\n' | b'\r')).for_each(|b| *b = b' ');
         line.push(b'\n');
         let answer = worker.ask(&line).await?;

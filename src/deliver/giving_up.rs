@@ -7,6 +7,7 @@
 use super::deliverer::{RETRY, Records, Retrying};
 use super::letter::Letter;
 use super::{Deliverer, HandlerError, Reason, Undelivered};
+use crate::telemetry::traces::BatchTrace;
 use std::ops::Range;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -30,12 +31,16 @@ impl Deliverer {
     pub(super) async fn give_up(
         &self,
         letter: Letter<'_>,
+        trace: Option<&BatchTrace>,
         drain: &CancellationToken,
     ) -> Result<(), Undelivered> {
         let Letter { shard, records, reason, attempts, error, .. } = &letter;
         let count = records.len() as u64;
         let (first, last) =
             (records[0].sequence_digits(), records[records.len() - 1].sequence_digits());
+        if let Some(trace) = trace {
+            trace.given_up(records.len(), reason.label());
+        }
         let error = error.map(tracing::field::display);
         let Some(destination) = &self.destination else {
             self.metrics.records_dropped.with_label_values(&[reason.label()]).inc_by(count);

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, InvalidHeaderValue, RETRY_AFTER};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, RequestBuilder, Url, redirect};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -80,6 +80,20 @@ impl HttpHandler {
     }
 }
 
+/// A request that says to which trace it belongs. Signatures are of the body alone.
+pub(super) fn with_headers(
+    mut request: RequestBuilder,
+    traceparent: Option<&str>,
+    xray: Option<&str>,
+) -> RequestBuilder {
+    for (name, value) in [("traceparent", traceparent), ("X-Amzn-Trace-Id", xray)] {
+        if let Some(value) = value {
+            request = request.header(name, value);
+        }
+    }
+    request
+}
+
 /// A client for handlers.
 pub(super) fn client() -> Result<Client, reqwest::Error> {
     Client::builder()
@@ -99,6 +113,10 @@ pub(super) fn identity(shard: &ShardId, records: &[Record]) -> String {
 
 #[async_trait]
 impl Handler for HttpHandler {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     async fn handle(
         &self,
         batch: &Batch<'_>,
@@ -109,6 +127,10 @@ impl Handler for HttpHandler {
             Some(form) => (batch.cloud_events(form), CloudEvents::CONTENT_TYPE),
         };
         let mut request = self.client.post(self.url.clone());
+        if let Some(trace) = &batch.trace {
+            trace.posts_to(&self.url);
+            request = with_headers(request, trace.traceparent(), trace.xray());
+        }
         if let Some(secrets) = &self.secrets {
             let headers = secrets.sign(batch.identity(), clock::now(), &event);
             request = request
@@ -126,6 +148,9 @@ impl Handler for HttpHandler {
             .await
             .map_err(unreachable)?;
         let status = answer.status();
+        if let Some(trace) = &batch.trace {
+            trace.answered(status.as_u16());
+        }
         let wait = retry_after(answer.headers(), clock::now());
         let body = body(answer, self.answers.are_read() && status.is_success()).await?;
         if !status.is_success() {

@@ -6,7 +6,7 @@
 //! it works on one that nobody waits for any more, for a second one can end it; and an
 //! answer that is not plainly a function's result counts as a failure.
 
-use super::http::{EventBody, body, client, unreachable};
+use super::http::{EventBody, body, client, unreachable, with_headers};
 use super::{Answers, Batch, Handler, HandlerError, Response};
 use crate::telemetry::metrics::InvocationOutcome;
 use async_trait::async_trait;
@@ -76,6 +76,10 @@ impl Drop for InUse {
 
 #[async_trait]
 impl Handler for LambdaHandler {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.turns).acquire_owned().await.ok()
     }
@@ -86,9 +90,12 @@ impl Handler for LambdaHandler {
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Response, HandlerError> {
         let target = self.take();
-        let request = self
-            .client
-            .post(target.target.clone())
+        let mut request = self.client.post(target.target.clone());
+        if let Some(trace) = &batch.trace {
+            trace.posts_to(&target.target);
+            request = with_headers(request, trace.traceparent(), trace.xray_for_lambda());
+        }
+        let request = request
             .timeout(LONGEST)
             .header(CONTENT_TYPE, "application/json")
             .body(reqwest::Body::wrap(EventBody::new(batch.event())));
@@ -105,6 +112,9 @@ impl Handler for LambdaHandler {
         });
         let ended = invocation.await.map_err(|error| HandlerError::failed(error.to_string()))?;
         let (status, is_error, result) = ended?;
+        if let Some(trace) = &batch.trace {
+            trace.answered(status.as_u16());
+        }
         match status {
             // Somebody else invokes it.
             StatusCode::BAD_REQUEST => {

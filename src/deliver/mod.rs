@@ -39,6 +39,7 @@ pub use window::{MAX_STATE_BYTES, Window, WindowCall, Windows};
 use crate::record::{CloudEvents, Event, EventEnvelope, Record, compare};
 use crate::source::ShardId;
 use crate::telemetry::metrics::InvocationOutcome;
+use crate::telemetry::traces::AttemptTrace;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -56,6 +57,8 @@ pub struct Batch<'a> {
     envelope: &'a EventEnvelope,
     stream: &'a str,
     window: Option<WindowCall>,
+    /// With traces: the span of this attempt.
+    trace: Option<AttemptTrace>,
 }
 
 impl Batch<'_> {
@@ -74,6 +77,16 @@ impl Batch<'_> {
         }
     }
 
+    /// [`Self::event`], with a member `traceparent` where there are traces: for a handler that
+    /// is told nothing beside the event.
+    fn event_with_traceparent(&self) -> Event {
+        let Some(traceparent) = self.traceparent() else { return self.event() };
+        let member = format!(r#""traceparent":"{traceparent}""#);
+        let window = self.window.as_ref().map(|call| call.members(&self.shard, self.stream));
+        let members = window.map_or(member.clone(), |window| format!("{window},{member}"));
+        self.envelope.event_with(self.records, members)
+    }
+
     /// The records as CloudEvents, which have no place for a window.
     pub fn cloud_events(&self, form: &CloudEvents) -> Event {
         form.batch(self.envelope, self.records)
@@ -83,6 +96,12 @@ impl Batch<'_> {
     /// response has to carry the new state.
     pub fn window(&self) -> Option<&WindowCall> {
         self.window.as_ref()
+    }
+
+    /// With traces: this attempt as W3C's trace context has it, the parent of what the handler
+    /// does with the batch.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.trace.as_ref()?.traceparent()
     }
 
     /// What stays the same when this is sent again, in letters that a signature allows.
@@ -270,6 +289,12 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Whether it hands batches to another process. Traces show an invocation as a client's
+    /// then, and as this process' own work otherwise.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// Handles one batch. What the response does not name as failed is done with; an
     /// error means that the batch comes again, whole or halved, as the settings have it.
     /// Batches of one shard come one after the other, of different shards at the same
@@ -316,6 +341,7 @@ mod tests {
             envelope: &envelope,
             stream: "",
             window: None,
+            trace: None,
         };
         let judge = |failed: &[&str]| {
             let failed = failed.iter().map(|number| (*number).to_owned()).collect();

@@ -10,6 +10,7 @@ use crate::progress::letters::{self, DeadLetter, DeadLetters, LetterId, Listed};
 use crate::record::{EventEnvelope, Record, keys_hash, parse_page};
 use bytes::Bytes;
 use std::collections::HashSet;
+use tokio::time::Instant;
 
 /// How a letter fared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,10 +92,16 @@ impl Deliverer {
             envelope: &envelope,
             stream: &self.stream,
             window: None,
+            trace: None,
         };
+        let traces = self.traces.as_ref();
+        let trace = traces.map(|all| all.batch(&letter.id.shard, &records, Instant::now()));
         let turn = self.turn().await;
-        let error = match self.attempt(&batch, turn).await {
+        let error = match self.attempt(batch, trace.as_ref(), turn).await {
             Ok(_) => {
+                if let Some(trace) = trace {
+                    trace.through();
+                }
                 letters::remove(store, letter).await?;
                 self.metrics.records_delivered.inc_by(records.len() as u64);
                 return Ok(Redriven::Taken);

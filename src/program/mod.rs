@@ -30,6 +30,7 @@ use crate::telemetry::http::{self, View};
 use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Board;
+use crate::telemetry::traces::Traces;
 use aws_config::SdkConfig;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -98,6 +99,7 @@ pub async fn consume(
         let emf = Emf::new(Arc::clone(&metrics), Arc::clone(&board), consumer, table);
         emf_ended.spawn(emf.run(stop_emf.clone(), tokio::io::stdout()));
     }
+    let traces = traces(&config, &metrics)?;
     let consumer = Consumer::new(
         config.settings,
         Arc::new(source),
@@ -106,7 +108,11 @@ pub async fn consume(
         Arc::clone(&metrics),
         Arc::clone(&board),
     );
+    let consumer = consumer.traced(traces.clone());
     let result = serve_while(listener, View { metrics, board }, consumer.run(drain)).await;
+    if let Some(traces) = traces {
+        traces.close().await;
+    }
     stop_emf.cancel();
     emf_ended.close();
     emf_ended.wait().await;
@@ -154,6 +160,19 @@ pub fn progress(
     );
     let table = TableProgress::new(aws, config.table_settings());
     Ok(Arc::new(table.observing_write_units(metrics.write_units_observer())))
+}
+
+/// Where traces go, as the settings have it. Hand [`Traces::close`] what is left at the end.
+///
+/// # Errors
+/// [`ProgramError::Failed`] where the export cannot be set up.
+pub fn traces(
+    config: &ConsumerConfig,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Traces>, ProgramError> {
+    let Some(settings) = &config.traces else { return Ok(None) };
+    let traces = Traces::start(settings, &config.settings.stream, &config.consumer, metrics);
+    traces.map(Some).map_err(|error| ProgramError::Failed(error.to_string()))
 }
 
 /// Serves the listener until `work` is done.

@@ -5,7 +5,7 @@
 //! nobody but who is to sign in to the page. The callers (`streamgate local`, `examples/savealife`) own the listeners and what is said.
 
 use super::api::stores;
-use super::{ProgramError, serve_while};
+use super::{ProgramError, serve_while, traces};
 use crate::api::{Api, ApiMetrics, ApiSettings};
 use crate::aws;
 use crate::config::ConsumerConfig;
@@ -92,6 +92,7 @@ pub async fn pair(
     let board = Arc::new(Board::new());
     let streams = local.stream_config(metrics.aws_observer()).await;
     let source = AwsSource::new(&streams, config.settings.stream.clone());
+    let traces = traces(&config, &metrics)?;
     let consumer = Consumer::new(
         config.settings,
         Arc::new(source),
@@ -100,7 +101,12 @@ pub async fn pair(
         Arc::clone(&metrics),
         Arc::clone(&board),
     );
-    let result = serve_while(status, View { metrics, board }, consumer.run(drain)).await?;
+    let consumer = consumer.traced(traces.clone());
+    let result = serve_while(status, View { metrics, board }, consumer.run(drain)).await;
+    if let Some(traces) = traces {
+        traces.close().await;
+    }
+    let result = result?;
     stop.cancel();
     let _ = serving.await;
     Ok(result?)

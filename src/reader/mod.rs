@@ -186,14 +186,15 @@ impl Reader {
         let asked = clock::now();
         let mut page = source.records(&iterator).await?;
         self.context.board.prove(SourceOperation::GetRecords);
-        let charge = Arc::new(room.charge(page.bytes));
+        let came = Instant::now();
+        let charge = Arc::new(room.charge(page.bytes, came));
         for record in &mut page.records {
             record.charge(Arc::clone(&charge));
         }
-        Ok(self.accept(page, asked))
+        Ok(self.accept(page, asked, came))
     }
 
-    fn accept(&mut self, page: Page, asked: SystemTime) -> Read {
+    fn accept(&mut self, page: Page, asked: SystemTime, came: Instant) -> Read {
         let now = clock::now();
         self.recovered();
         let metrics = &self.context.metrics;
@@ -211,7 +212,7 @@ impl Reader {
         self.pulse.beat(page.records.len(), page.bytes, age);
         let polled =
             Polled { records: page.records.len(), bytes: page.bytes, age, closed: self.closed };
-        let due = Instant::now() + self.polling.wait(polled, fastrand::f64());
+        let due = came + self.polling.wait(polled, fastrand::f64());
         self.next_poll = due + self.polling.in_step(due - self.context.began);
         let mut gap = self.gap.take();
         if let Some(gap) = &mut gap {

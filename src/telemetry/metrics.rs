@@ -195,6 +195,8 @@ metrics! {
     aws_requests: IntCounterVec("streamgate_aws_requests_total", &["operation", "outcome"]);
     /// Write capacity units that keeping progress has taken where the table is written directly, as DynamoDB tells them; refused conditions take some more, which it does not tell.
     table_write_units: Counter("streamgate_table_write_units_total");
+    /// Spans of batches, by what became of them: exported, failed where the collector refused them or did not answer, dropped where too many waited. Without traces there are none.
+    trace_spans: IntCounterVec("streamgate_trace_spans_total", &["outcome"]);
     /// Bytes of stream records held in memory, bounded by MAX_BUFFERED_BYTES.
     buffered_bytes: IntGauge("streamgate_buffered_bytes");
     /// Always 1; the version and source revision that run.
@@ -251,6 +253,9 @@ impl Metrics {
         }
         for reason in READ_RETRY_REASONS {
             self.read_retries.with_label_values(&[reason]);
+        }
+        for outcome in ["exported", "failed", "dropped"] {
+            self.trace_spans.with_label_values(&[outcome]);
         }
         for operation in AWS_OPERATIONS {
             for outcome in AttemptOutcome::ALL {

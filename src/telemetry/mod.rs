@@ -1,4 +1,4 @@
-//! What the outside may see: metrics, logs, health, status.
+//! What the outside may see: metrics, logs, health, status, traces.
 //!
 //! Owns names and forms; the numbers are put in by the rooms that know them.
 
@@ -7,3 +7,4 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod status;
+pub mod traces;

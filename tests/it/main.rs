@@ -38,4 +38,5 @@ mod simulation;
 mod support;
 mod table;
 mod tls;
+mod traces;
 mod windows;

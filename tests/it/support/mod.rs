@@ -6,6 +6,7 @@
 pub mod api;
 pub mod around;
 pub mod chaos;
+pub mod collector;
 pub mod dynoxide;
 pub mod endpoint;
 pub mod example;

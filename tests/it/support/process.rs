@@ -61,6 +61,11 @@ impl Process {
         Self { child, id, stdout, stderr, address: None, client: client() }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Waits until it says where it listens.
     pub async fn listening(&mut self) -> SocketAddr {
         let find = |lines: &[String]| {

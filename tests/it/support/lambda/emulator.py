@@ -43,7 +43,7 @@ class Emulator(BaseHTTPRequestHandler):
 
     def do_GET(self):
         started.set()
-        event = events.get()
+        trace, event = events.get()
         deadline = int((time.time() + TIMEOUT) * 1000)
         headers = {
             "Lambda-Runtime-Aws-Request-Id": "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
@@ -51,6 +51,8 @@ class Emulator(BaseHTTPRequestHandler):
             "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:012345678912:function:f",
             "Content-Type": "application/json",
         }
+        if trace:
+            headers["Lambda-Runtime-Trace-Id"] = trace
         self.answer(200, event, headers.items())
 
     def do_POST(self):
@@ -65,7 +67,8 @@ class Emulator(BaseHTTPRequestHandler):
             self.invoke(body)
 
     def invoke(self, event):
-        events.put(event)
+        # So does the real one, and no other header of an invocation reaches the function.
+        events.put((self.headers["X-Amzn-Trace-Id"], event))
         try:
             result = results.get(timeout=TIMEOUT)
         except queue.Empty:

@@ -1,5 +1,6 @@
 """A function as its users write it, with Powertools' batch processor. It does not know that it
-runs in a container; what it handles it writes to the file GOT, a line a record."""
+runs in a container; what it handles it writes to the file GOT, a line a record, and what it is told
+of a trace to TRACED, where there is one."""
 
 import os
 import time
@@ -18,6 +19,9 @@ def handle_record(record):
 
 
 def handle(event, context):
+    if "TRACED" in os.environ:
+        with open(os.environ["TRACED"], "w") as traced:
+            traced.write(os.environ.get("_X_AMZN_TRACE_ID", ""))
     numbers = {r["dynamodb"]["NewImage"]["n"]["N"] for r in event["Records"]}
     if "50" in numbers:
         raise RuntimeError("fifty is too much for all of it")
