@@ -4,9 +4,11 @@
 //! answer put there, and the SDK is given `{}` to decode instead. Signing, endpoints,
 //! credentials, retries and typed errors stay the SDK's; only its decoding of records
 //! into attribute maps, which costs more than everything else together, is left out.
-//! Errors go through untouched.
+//! Errors go through untouched. A request that carries [`Repeats`] is shown to them where it
+//! went well.
 
 use super::is_throttle;
+use super::repeat::{Repeats, Sent};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -122,6 +124,7 @@ impl HttpClient for CountingClient {
     }
 }
 
+#[derive(Clone)]
 struct CountingConnector {
     inner: SharedHttpConnector,
     observer: AttemptObserver,
@@ -141,6 +144,8 @@ impl HttpConnector for CountingConnector {
             .and_then(|target| target.rsplit_once('.'))
             .map(|(_, operation)| operation.to_owned());
         let slot = request.extension::<BodySlot>().cloned();
+        let lesson = request.extension::<Repeats>().cloned().zip(Sent::of(&request));
+        let lesson = lesson.map(|lesson| (lesson, SharedHttpConnector::new(self.clone())));
         // Credential providers use this client too; their calls have no target.
         let attempt = operation.map(|operation| Attempt {
             operation,
@@ -158,6 +163,9 @@ impl HttpConnector for CountingConnector {
                     *response.body_mut() = SdkBody::from("{}");
                 }
                 attempt.outcome = AttemptOutcome::Ok;
+                if let Some(((repeats, sent), connector)) = lesson {
+                    repeats.learn(&sent, connector);
+                }
             } else {
                 let body = read_whole(&mut response).await?;
                 attempt.outcome = match status.as_u16() {
@@ -184,17 +192,19 @@ impl Drop for Attempt {
     }
 }
 
-fn judge(error_body: &[u8]) -> AttemptOutcome {
+/// The code in the body of an error.
+pub(super) fn error_code(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Body<'a> {
         #[serde(rename = "__type", borrow)]
         kind: std::borrow::Cow<'a, str>,
     }
-    let Ok(Body { kind }) = serde_json::from_slice(error_body) else {
-        return AttemptOutcome::ClientError;
-    };
-    let code = kind.rsplit('#').next().unwrap_or_default();
-    match code {
+    let Body { kind } = serde_json::from_slice(body).ok()?;
+    Some(kind.rsplit('#').next().unwrap_or_default().to_owned())
+}
+
+fn judge(error_body: &[u8]) -> AttemptOutcome {
+    match error_code(error_body).as_deref().unwrap_or_default() {
         code if is_throttle(code) => AttemptOutcome::Throttled,
         "AccessDeniedException"
         | "UnrecognizedClientException"

@@ -5,9 +5,12 @@
 //! made in one file, so that no room can reach what its role may not do.
 
 mod http;
+mod repeat;
+mod signing;
 
 pub use http::{AttemptObserver, AttemptOutcome};
 pub(crate) use http::{BodySlot, CountingClient};
+pub(crate) use repeat::Repeats;
 
 use crate::causes;
 use aws_config::retry::RetryConfig;

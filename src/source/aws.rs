@@ -1,14 +1,15 @@
 //! DynamoDB Streams through the AWS SDK: the only file that knows its stream types.
 //!
 //! Owns the three calls and the reading of their errors. GetRecords answers are kept
-//! as bytes (see [`crate::aws`]) and taken apart by [`crate::record`].
+//! as bytes and its calls repeated without the SDK where that can be (see [`crate::aws`]);
+//! [`crate::record`] takes the answers apart.
 
 use super::{
     IteratorPosition, MAX_RECORDS_PER_PAGE, Page, Shard, ShardId, ShardIterator, Source,
     SourceError, SourceErrorKind, SourceOperation, StreamDescription, StreamStatus,
 };
 use crate::arn::StreamArn;
-use crate::aws::{BodySlot, Failure};
+use crate::aws::{self, BodySlot, Failure, Repeats};
 use crate::record::parse_page;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -17,18 +18,26 @@ use aws_sdk_dynamodbstreams::types::{self, ShardFilter, ShardFilterType, ShardIt
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use bytes::Bytes;
 
 /// A stream on AWS, or on anything that speaks its protocol
 /// (`AWS_ENDPOINT_URL_DYNAMODB_STREAMS`).
 pub struct AwsSource {
     client: Client,
     stream: StreamArn,
+    /// GetRecords, by far the most frequent call.
+    repeats: Option<Repeats>,
 }
 
 impl AwsSource {
     /// Reads `stream` with the credentials and endpoints of `config`.
     pub fn new(config: &SdkConfig, stream: StreamArn) -> Self {
-        Self { client: Client::new(config), stream }
+        match Repeats::new(config) {
+            Some((repeats, config)) => {
+                Self { client: Client::new(&config), stream, repeats: Some(repeats) }
+            }
+            None => Self { client: Client::new(config), stream, repeats: None },
+        }
     }
 
     /// One listing, all its pages. Only an absent `LastEvaluatedShardId` ends it.
@@ -62,6 +71,59 @@ impl AwsSource {
                 _ => return Ok(listing),
             }
         }
+    }
+}
+
+/// GetRecords.
+impl AwsSource {
+    /// By repeating an earlier call of the SDK's; `None` where the SDK is to make it.
+    async fn records_repeated(
+        &self,
+        iterator: &ShardIterator,
+    ) -> Result<Option<Bytes>, SourceError> {
+        #[derive(serde::Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct GetRecords<'a> {
+            shard_iterator: &'a str,
+            limit: i32,
+        }
+        let Some(repeats) = &self.repeats else { return Ok(None) };
+        let shard_iterator = iterator.as_str();
+        let request = GetRecords { shard_iterator, limit: MAX_RECORDS_PER_PAGE };
+        let request = serde_json::to_string(&request).expect("text and a number");
+        let refusal = match repeats.call(request).await {
+            None => return Ok(None),
+            Some(Ok(body)) => return Ok(Some(body)),
+            Some(Err(refusal)) => refusal,
+        };
+        // What another try would not change. The rest is for the SDK to mend.
+        match final_kind(&refusal.code) {
+            Some(kind) => {
+                let (operation, message) = (SourceOperation::GetRecords, refusal.message);
+                Err(SourceError { operation, kind, message })
+            }
+            None => Ok(repeats.forget()),
+        }
+    }
+
+    async fn records_by_sdk(&self, iterator: &ShardIterator) -> Result<Bytes, SourceError> {
+        let slot = BodySlot::default();
+        let (extension, repeats) = (slot.clone(), self.repeats.clone());
+        self.client
+            .get_records()
+            .shard_iterator(iterator.as_str())
+            .limit(MAX_RECORDS_PER_PAGE)
+            .customize()
+            .mutate_request(move |request| {
+                request.add_extension(extension.clone());
+                if let Some(repeats) = &repeats {
+                    request.add_extension(repeats.clone());
+                }
+            })
+            .send()
+            .await
+            .map_err(|error| failed(SourceOperation::GetRecords, &error))?;
+        slot.take().ok_or_else(|| malformed(SourceOperation::GetRecords, "no body"))
     }
 }
 
@@ -116,18 +178,10 @@ impl Source for AwsSource {
     }
 
     async fn records(&self, iterator: &ShardIterator) -> Result<Page, SourceError> {
-        let slot = BodySlot::default();
-        let extension = slot.clone();
-        self.client
-            .get_records()
-            .shard_iterator(iterator.as_str())
-            .limit(MAX_RECORDS_PER_PAGE)
-            .customize()
-            .mutate_request(move |request| request.add_extension(extension.clone()))
-            .send()
-            .await
-            .map_err(|error| failed(SourceOperation::GetRecords, &error))?;
-        let body = slot.take().ok_or_else(|| malformed(SourceOperation::GetRecords, "no body"))?;
+        let body = match self.records_repeated(iterator).await? {
+            Some(body) => body,
+            None => self.records_by_sdk(iterator).await?,
+        };
         let page = parse_page(&body)
             .map_err(|error| malformed(SourceOperation::GetRecords, &error.to_string()))?;
         Ok(Page {
@@ -174,15 +228,26 @@ where
 {
     let failure = Failure::of(error);
     let kind = match failure.code.as_deref() {
-        Some("ExpiredIteratorException") => SourceErrorKind::ExpiredIterator,
-        Some("TrimmedDataAccessException") => SourceErrorKind::Trimmed,
-        Some("ResourceNotFoundException") => SourceErrorKind::NotFound,
         Some("ValidationException" | "SerializationException") => SourceErrorKind::Invalid,
-        _ if failure.is_throttle() => SourceErrorKind::Throttled,
         _ if failure.is_denied() => SourceErrorKind::AccessDenied,
         _ if failure.is_credentials() || failure.not_sent => SourceErrorKind::Credentials,
         _ if failure.unreadable => SourceErrorKind::Malformed,
         _ => SourceErrorKind::Unavailable,
     };
+    let kind = failure.code.as_deref().and_then(final_kind).unwrap_or(kind);
     SourceError { operation, kind, message: failure.message }
 }
+
+/// What a code says of the iterator or of our pace: the same would be answered again.
+fn final_kind(code: &str) -> Option<SourceErrorKind> {
+    match code {
+        "ExpiredIteratorException" => Some(SourceErrorKind::ExpiredIterator),
+        "TrimmedDataAccessException" => Some(SourceErrorKind::Trimmed),
+        "ResourceNotFoundException" => Some(SourceErrorKind::NotFound),
+        code if aws::is_throttle(code) => Some(SourceErrorKind::Throttled),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

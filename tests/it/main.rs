@@ -34,6 +34,7 @@ mod replicas;
 mod roles;
 mod savealife;
 mod sharing;
+mod signatures;
 mod simulation;
 mod support;
 mod table;
