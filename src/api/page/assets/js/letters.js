@@ -58,8 +58,8 @@ function letter(listed, state, act) {
     ${error ? html`<p class="error">${error}</p>` : nothing}
     <p class="buttons">
       ${payload
-        ? html`<button @click=${() => act.hide(id)} aria-label=${`Hide the contents: ${named}`}>Hide contents</button>`
-        : html`<button @click=${() => act.show(id)} ?disabled=${!listed.whole} aria-label=${`Show the contents: ${named}`}>Show contents</button>`}
+        ? html`<button @click=${() => act.hide(id)} aria-label=${`Hide contents: ${named}`}>Hide contents</button>`
+        : html`<button @click=${() => act.show(id)} ?disabled=${!listed.whole} aria-label=${`Show contents: ${named}`}>Show contents</button>`}
       <button @click=${() => act.redrive(id)} ?disabled=${isBusy || !listed.whole} aria-label=${`Redrive: ${named}`}>Redrive…</button>
       <button class="danger" @click=${() => act.remove([id])} ?disabled=${isBusy} aria-label=${`Delete: ${named}`}>Delete…</button>
     </p>

@@ -201,6 +201,7 @@ const onLetters = {
     const text = "Its records are lost for good.";
     if (!await ask({ title: `Delete ${what}?`, text, action: "Delete", danger: true })) return;
     state.busy = { what: "Deletion", done: 0, of: ids.length };
+    changed();
     await doing(async () => {
       for (let at = 0; at < ids.length; at += AT_ONCE) {
         await post("delete", { ...state.whose, ids: ids.slice(at, at + AT_ONCE) });

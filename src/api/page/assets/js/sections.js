@@ -59,7 +59,7 @@ export function workers(state) {
   });
   return html`<section aria-labelledby="workers"><h2 id="workers">Workers</h2>
     ${state.workers.length === 0 ? html`<p class="none">No worker shows life.</p>`
-      : table("Workers", ["Worker", "Shards", "Weight", "Behind", "Delivered", ""], rows)}</section>`;
+      : table("Workers", ["Worker", "Shards", "Weight", "Behind", "Delivered", "Remarks"], rows)}</section>`;
 }
 
 /** Short names for the workers: what tells them from each other. */
