@@ -4,8 +4,8 @@
 //! from then until the other delivers the first record of a shard that was the first's, and
 //! what of AWS the two ask for before, and the other to take over all shards.
 
+use super::arrivals::{Arrivals, change_of};
 use super::floor::Connection;
-use super::idle::{Arrivals, change_of_hot};
 use super::stage::{Calls, Consumer, Running, Stage};
 use std::process::Command;
 use std::thread;
@@ -91,7 +91,7 @@ fn once(shards: usize, end: End, window: Duration) -> Outcome {
     let before = both().since(calls);
     let mut stream = Connection::open(stage.stream).expect("the simulator listens");
     let mut put = || {
-        stream.post("/_simulator/put", "", &change_of_hot()).expect("put");
+        stream.post("/_simulator/put", "", &change_of("hot")).expect("put");
     };
     put();
     let handled = handler.until(1);

@@ -2,20 +2,26 @@
 //!
 //! `cargo bench --bench corridor` starts the simulator's load mode, a table, and then in
 //! turn each row's consumer and what it is compared with. Owns the rows and what of them is
-//! divided by what. Rooms: `stage` has the simulator, the table and the consumer, `floor`,
+//! divided by what. Rooms: `stage` has the simulator, the table and the consumer, `floor`, `walk`,
 //! `client` and `poller` the floors, `server` the HTTP handler, `idle` the rows of shards
-//! without records, `failover` those of a worker that goes, `process` the measuring. Figures of one run belong together; compare
-//! ratios, not runs. See bench/README.md.
+//! without records, `delay` and its handler `arrivals` those of single records, `failover` those of
+//! a worker that goes, `process` the measuring, `figures` how it is printed. Figures of one run
+//! belong together; compare ratios, not runs. See bench/README.md.
 
+mod arrivals;
 mod client;
+mod delay;
 mod failover;
+mod figures;
 mod floor;
 mod idle;
 mod poller;
 mod process;
 mod server;
 mod stage;
+mod walk;
 
+use figures::{Ratios, heading};
 use idle::Idle;
 use process::Usage;
 use server::Server;
@@ -30,6 +36,8 @@ struct Plan {
     records: usize,
     bytes: usize,
     rounds: usize,
+    /// Whether the shards stay open behind their last page.
+    open: bool,
 }
 
 impl Plan {
@@ -39,29 +47,25 @@ impl Plan {
 }
 
 /// Which rows are measured.
-struct Rows {
-    plain: bool,
-    filter: bool,
-    http: bool,
-    parallel: bool,
-    idle: bool,
-    hot: bool,
-    failover: bool,
-}
+struct Rows(Vec<String>);
 
 impl Rows {
-    const ALL: [&str; 7] = ["plain", "filter", "http", "parallel", "idle", "hot", "failover"];
-    /// Without those of idle shards, which take their time.
+    const ALL: [&str; 9] =
+        ["plain", "filter", "http", "parallel", "catchup", "idle", "hot", "delay", "failover"];
+    /// Without those that take their time.
     const DEFAULT: &str = "plain,filter,http,parallel";
 
     fn parse(text: &str) -> Self {
-        let names: Vec<&str> = text.split(',').collect();
+        let names: Vec<String> = text.split(',').map(str::to_owned).collect();
         for name in &names {
-            assert!(Self::ALL.contains(name), "there is no row {name:?} among {:?}", Self::ALL);
+            let is_row = Self::ALL.contains(&name.as_str());
+            assert!(is_row, "there is no row {name:?} among {:?}", Self::ALL);
         }
-        let [plain, filter, http, parallel, idle, hot, failover] =
-            Self::ALL.map(|name| names.contains(&name));
-        Self { plain, filter, http, parallel, idle, hot, failover }
+        Self(names)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|row| row == name)
     }
 }
 
@@ -84,54 +88,70 @@ fn main() {
     if let Some(rest) = after("--server") {
         return server::serve(&rest[0]);
     }
+    if let Some(rest) = after("--walk") {
+        return walk::walk(&rest[0], &rest[1]);
+    }
     if let Some(rest) = after("--poller") {
         return poller::poll(&rest[0], &rest[1]);
     }
     let number = |name: &str, default: usize| {
         after(name).map_or(default, |rest| rest[0].parse().expect("a number"))
     };
-    let plan = Plan {
-        shards: number("--shards", 4),
+    let list = |name: &str, default: &[usize]| {
+        after(name).map_or(default.to_vec(), |rest| {
+            rest[0].split(',').map(|number| number.parse().expect("a number")).collect()
+        })
+    };
+    let of = |shards: usize, open: bool| Plan {
+        shards,
         pages: number("--pages", 200),
         records: number("--records", 700),
         bytes: number("--bytes", 1400),
         rounds: number("--rounds", 3),
+        open,
     };
-    let parallel = Plan { shards: 1, pages: number("--parallel-pages", 120), ..plan.clone() };
+    let kinds = after("--kinds").map_or("closed", |rest| rest[0].as_str());
+    let plans: Vec<Plan> = list("--shards", &[4])
+        .into_iter()
+        .flat_map(|shards| kinds.split(',').map(move |kind| (shards, kind == "open")))
+        .map(|(shards, open)| of(shards, open))
+        .collect();
     let idle = Idle {
-        open: after("--open").map_or_else(
-            || vec![10, 1_000, 10_000],
-            |rest| rest[0].split(',').map(|open| open.parse().expect("a number")).collect(),
-        ),
+        open: list("--open", &[10, 1_000, 10_000]),
         window: Duration::from_secs(number("--window", 60) as u64),
         interval: Duration::from_millis(number("--interval", 1000) as u64),
         against: after("--against").map(|rest| rest[0].clone()),
     };
-    let rows = after("--rows").map_or(Rows::DEFAULT, |rest| rest[0].as_str());
-    let mut rows = Rows::parse(rows);
+    let rows = Rows::parse(after("--rows").map_or(Rows::DEFAULT, |rest| rest[0].as_str()));
     let against = after("--against").map(|rest| rest[0].as_str());
-    rows.plain |= against.is_some() && !rows.idle && !rows.hot && !rows.failover;
-    if rows.plain || rows.filter || rows.http {
-        measure_reading(&plan, &rows, against);
+    if ["plain", "filter", "http"].iter().any(|row| rows.has(row)) {
+        plans.iter().for_each(|plan| measure_reading(plan, &rows, against));
     }
-    if rows.parallel {
-        measure_lanes(&parallel, number("--millis", 5));
+    if rows.has("parallel") {
+        let pages = number("--parallel-pages", 120);
+        measure_lanes(&Plan { pages, ..of(1, false) }, number("--millis", 5));
     }
-    if rows.idle {
+    if rows.has("catchup") {
+        plans.iter().for_each(measure_catching_up);
+    }
+    if rows.has("idle") {
         idle.measure();
     }
-    if rows.hot {
+    if rows.has("hot") {
         idle.measure_hot();
     }
-    if rows.failover {
-        failover::measure(&idle.open, plan.rounds, idle.window);
+    if rows.has("delay") {
+        delay::measure(idle.window);
+    }
+    if rows.has("failover") {
+        failover::measure(&idle.open, number("--rounds", 3), idle.window);
     }
 }
 
 /// The rows that read the same pages: plain, against another binary, filter and http.
 fn measure_reading(plan: &Plan, rows: &Rows, against: Option<&str>) {
     let stage = Stage::new(plan);
-    let server = rows.http.then(|| Server::start(0));
+    let server = rows.has("http").then(|| Server::start(0));
     // Batches are pages here, so that the client's bodies are the consumer's.
     let page = plan.records.to_string();
     heading(plan, "handler counts, or is an HTTP server that answers at once");
@@ -139,6 +159,8 @@ fn measure_reading(plan: &Plan, rows: &Rows, against: Option<&str>) {
     for round in 0..plan.rounds {
         let floor = floor::run(plan, stage.stream);
         floor.print("floor: sockets, dropped", plan);
+        let walk = walk::run(plan, stage.stream);
+        walk.print("floor: by the SDK, JSON walked", plan);
         let plain = Consumer::new("discard").set("BATCH_SIZE", "1000");
         let theirs = || {
             let theirs = stage.run(&plain.clone().of(against?), plan);
@@ -149,11 +171,12 @@ fn measure_reading(plan: &Plan, rows: &Rows, against: Option<&str>) {
         let first = (round % 2 == 1).then(theirs).flatten();
         let ours = stage.run(&plain, plan);
         ours.print("plain", plan);
-        ratios.add("CPU, plain over the floor", ours.cpu / floor.cpu);
+        ratios.add("CPU, plain over sockets", ours.cpu / floor.cpu);
+        ratios.add("CPU, plain over walk", ours.cpu / walk.cpu);
         if let Some(theirs) = first.or_else(theirs) {
             ratios.add("CPU, plain over the other binary's", ours.cpu / theirs.cpu);
         }
-        if rows.filter {
+        if rows.has("filter") {
             let filter = plain.clone().set("FILTER_CRITERIA", FILTER);
             // An item's last digit is its serial's: there is a multiple of ten of them.
             let filter = stage.run(&filter.expecting((plan.total() + 2) / 10), plan);
@@ -195,57 +218,22 @@ fn measure_lanes(plan: &Plan, millis: usize) {
     ratios.print();
 }
 
-fn heading(plan: &Plan, handler: &str) {
-    println!(
-        "{} records of {} bytes in {} shards, pages of {}; {handler}",
-        plan.total(),
-        plan.bytes,
-        plan.shards,
-        plan.records
-    );
-    println!(
-        "{:<34} {:>7} {:>7} {:>14} {:>14} {:>10} {:>10}",
-        "", "wall s", "CPU s", "records/CPU-s", "records/s", "MB/CPU-s", "peak MiB"
-    );
-}
-
-impl Usage {
-    fn print(&self, what: &str, plan: &Plan) {
-        let records = plan.total() as f64;
-        let megabytes = records * plan.bytes as f64 / 1e6;
+/// A backlog as fast as it goes, and whose time that takes: beside the consumer's, that of the
+/// simulator, which stands for the service.
+fn measure_catching_up(plan: &Plan) {
+    let stage = Stage::new(plan);
+    heading(plan, "a backlog; handler counts");
+    for _ in 0..plan.rounds {
+        let before = stage.simulator.cpu();
+        let usage = stage.run(&Consumer::new("discard").set("BATCH_SIZE", "1000"), plan);
+        let simulator = stage.simulator.cpu() - before;
+        usage.print("catchup", plan);
         println!(
-            "{what:<34} {:>7.2} {:>7.2} {:>14.0} {:>14.0} {:>10.0} {:>10.1}",
-            self.wall,
-            self.cpu,
-            records / self.cpu,
-            records / self.wall,
-            megabytes / self.cpu,
-            self.peak_mib
+            "{:<34} {:.2} cores, and {:.2} of the simulator",
+            "",
+            usage.cpu / usage.wall,
+            simulator / usage.wall
         );
     }
-}
-
-/// One ratio a round, by what it is of.
-#[derive(Default)]
-struct Ratios(Vec<(&'static str, Vec<f64>)>);
-
-impl Ratios {
-    fn add(&mut self, what: &'static str, ratio: f64) {
-        match self.0.iter_mut().find(|(name, _)| *name == what) {
-            Some((_, ratios)) => ratios.push(ratio),
-            None => self.0.push((what, vec![ratio])),
-        }
-    }
-
-    fn print(&mut self) {
-        for (what, ratios) in &mut self.0 {
-            ratios.sort_by(f64::total_cmp);
-            let count = ratios.len();
-            let (least, most) = (ratios[0], ratios[count - 1]);
-            // Of an even number of rounds, between the two in the middle.
-            let median = (ratios[(count - 1) / 2] + ratios[count / 2]) / 2.0;
-            println!("{what}: median {median:.3} of {count} rounds, {least:.3} to {most:.3}");
-        }
-        println!();
-    }
+    println!();
 }

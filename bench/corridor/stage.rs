@@ -53,7 +53,7 @@ impl Consumer {
 pub struct Stage {
     pub stream: SocketAddr,
     table: SocketAddr,
-    _simulator: Process,
+    pub simulator: Process,
 }
 
 /// A consumer that runs.
@@ -112,25 +112,27 @@ impl Running {
 }
 
 impl Stage {
-    /// With the pages of the plan in closed shards.
+    /// With the pages of the plan.
     pub fn new(plan: &Plan) -> Self {
-        let Plan { shards, pages, records, bytes, .. } = plan;
-        Self::with(&[
-            ("--shards", *shards),
-            ("--load-pages", *pages),
-            ("--load-records", *records),
-            ("--load-bytes", *bytes),
-        ])
+        let Plan { shards, pages, records, bytes, open, .. } = plan;
+        let sizes = [
+            ("--shards", shards),
+            ("--load-pages", pages),
+            ("--load-records", records),
+            ("--load-bytes", bytes),
+        ];
+        let sizes = sizes.iter().flat_map(|(flag, size)| [(*flag).to_owned(), size.to_string()]);
+        Self::with(&sizes.chain(open.then(|| "--load-open".to_owned())).collect::<Vec<_>>())
     }
 
     /// With so many open shards that hold nothing.
     pub fn idle(shards: usize) -> Self {
-        Self::with(&[("--shards", shards)])
+        Self::with(&["--shards".to_owned(), shards.to_string()])
     }
 
-    fn with(flags: &[(&str, usize)]) -> Self {
+    fn with(flags: &[String]) -> Self {
         let (simulator, stream) = simulator(flags);
-        Self { stream, table: table(), _simulator: simulator }
+        Self { stream, table: table(), simulator }
     }
 
     /// Runs a consumer over the whole stream.
@@ -187,10 +189,10 @@ impl Stage {
     }
 }
 
-fn simulator(flags: &[(&str, usize)]) -> (Process, SocketAddr) {
+fn simulator(flags: &[String]) -> (Process, SocketAddr) {
     let mut child = Command::new(BINARY)
         .args(["simulate", "--listen", "127.0.0.1:0", "--stream-arn", ARN])
-        .args(flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.to_string()]))
+        .args(flags)
         .stderr(Stdio::piped())
         .spawn()
         .expect("the simulator starts");
