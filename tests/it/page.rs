@@ -127,7 +127,9 @@ async fn who_shows_the_token_is_signed_in_by_a_cookie_that_scripts_cannot_read()
     let body = json!({"name": "ann", "token": TOKEN});
     let answer = scene.post("session", &body).send().await.unwrap();
     let set = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
-    for part in ["streamgate=", "; HttpOnly", "; SameSite=Strict", "; Max-Age=1800", "; Path=/"] {
+    for part in
+        ["streamgate=", "; HttpOnly", "; SameSite=Strict", "; Max-Age=1800", "; Path=/page;"]
+    {
         assert!(set.contains(part), "{set}");
     }
     assert!(!set.contains(TOKEN) && !set.contains("Secure"), "{set}");

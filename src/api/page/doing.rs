@@ -7,6 +7,7 @@
 use super::session::Session;
 use super::watching::{Stream, Streams};
 use crate::api::calls::Store;
+use crate::progress::ProgressError;
 use crate::progress::letters::{self, DeadLetter, Listed};
 use crate::progress::orders::Order;
 use crate::progress::problem::{Problem, ProblemCode};
@@ -80,7 +81,15 @@ impl Doing<'_> {
         let letter = self.known(&[asked.id]).await?.remove(0).letter;
         let (by, (consumer, label)) = (&self.session.by, &self.stream.whose);
         info!(by, consumer, label, letter = %letter.id, "the contents of a dead letter are shown on the page");
-        let payload: Bytes = letters::payload(self.store.progress(), &letter).await?;
+        let payload: Bytes = match letters::payload(self.store.progress(), &letter).await {
+            // It is gone since it was listed, which is said better.
+            Err(error @ ProgressError::Unsuitable(_)) => {
+                self.letters().await?;
+                self.known(&[letter.id.to_string()]).await?;
+                return Err(error.into());
+            }
+            payload => payload?,
+        };
         let text = String::from_utf8_lossy(&payload).into_owned();
         let unreadable = |error| {
             Problem::new(ProblemCode::Unsuitable, format!("its payload is not JSON: {error}"))

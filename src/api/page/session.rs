@@ -77,8 +77,9 @@ impl Sessions {
 
     fn set(&self, value: &str, seconds: u64) -> String {
         let name = self.name();
-        let secure = if self.over_tls { "; Secure" } else { "" };
-        format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+        // Without TLS a browser sends it to the other ports of this host as well, but so not to all.
+        let (path, secure) = if self.over_tls { ("/", "; Secure") } else { ("/page", "") };
+        format!("{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
     }
 
     fn name(&self) -> &'static str {
@@ -174,7 +175,10 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let session = Session::begin("ann", now).unwrap();
         let plain = sessions("0123456789abcdef").cookie(&session, now);
-        assert!(plain.ends_with("; Path=/; Max-Age=1800; HttpOnly; SameSite=Strict"), "{plain}");
+        assert!(
+            plain.ends_with("; Path=/page; Max-Age=1800; HttpOnly; SameSite=Strict"),
+            "{plain}"
+        );
         let of = Sessions::new(&ApiToken::new("0123456789abcdef").unwrap(), true);
         let set = of.cookie(&session, now);
         assert!(set.starts_with("__Host-streamgate=") && set.ends_with("; Secure"), "{set}");

@@ -2,13 +2,13 @@
 // through the document's objects, which the policy of the page allows.
 
 /* global uPlot */
-import { duration, number } from "./words.js";
+import { clock, duration, number } from "./words.js";
 
 const HEIGHT = 150;
 
 const PLOTS = {
-  age: { title: "Iterator age", label: "age", say: (value) => value === null ? "–" : duration(value) },
-  rate: { title: "Throughput", label: "records/s", say: (value) => value === null ? "–" : number(value) },
+  age: { title: "Iterator age", label: "age", least: 4, say: (value) => value === null ? "–" : duration(value) },
+  rate: { title: "Throughput", label: "records/s", least: 1, say: (value) => value === null ? "–" : number(value) },
 };
 
 const drawn = new Map();
@@ -18,19 +18,19 @@ function colour(name) {
 }
 
 function plot(name, element, data) {
-  const { label, say } = PLOTS[name];
+  const { label, least, say } = PLOTS[name];
   const [ink, faint] = [colour("--ink-soft"), colour("--line")];
   const axis = { stroke: ink, grid: { stroke: faint, width: 1 }, ticks: { stroke: faint }, font: "12px system-ui" };
   return new uPlot({
     width: element.clientWidth || 300, height: HEIGHT, legend: { live: true },
     cursor: { y: false, drag: { x: true, y: false } },
     // A quarter of an hour at the least: one point alone has no scale.
-    scales: { x: { range: (_, from, to) => [Math.min(from, to - 900), to] }, y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
-    series: [{ label: "time" }, {
+    scales: { x: { range: (_, from, to) => [Math.min(from, to - 900), to] }, y: { range: (_, __, most) => [0, Math.max(least, most * 1.1)] } },
+    series: [{ label: "time", value: (_, at) => at === null ? "–" : clock(at * 1000) }, {
       label, stroke: colour(`--${name}`), width: 2, fill: colour(`--${name}-soft`), spanGaps: false,
       points: { show: data[0].length < 40 }, value: (_, value) => say(value ?? null),
     }],
-    axes: [axis, { ...axis, size: 60, values: (_, values) => values.map((value) => say(value)) }],
+    axes: [{ ...axis, values: (_, times) => times.map((at) => clock(at * 1000).replace(/:00$/, "")) }, { ...axis, size: 60, values: (_, values) => values.map((value) => say(value)) }],
   }, data, element);
 }
 
