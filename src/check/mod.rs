@@ -13,10 +13,11 @@ pub use api::api;
 pub use consumer::consumer;
 
 use probe::Access;
+use serde::Serialize;
 use std::fmt;
 
 /// One line of the report.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How it is.
     pub mark: Mark,
@@ -25,13 +26,16 @@ pub struct Finding {
 }
 
 /// How a thing is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Mark {
     /// As it should be.
+    #[serde(rename = "ok")]
     Good,
     /// Not as it should be: the sentence says what to do.
+    #[serde(rename = "fault")]
     Bad,
     /// It could not be found out.
+    #[serde(rename = "open")]
     Open,
 }
 

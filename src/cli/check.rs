@@ -1,11 +1,11 @@
 //! `streamgate check`: a line for each thing that is needed, or must not be.
 
 use super::exit::Exit;
-use super::settings;
+use super::{json, settings};
 use clap::{ArgMatches, Command};
 use std::sync::Arc;
 use std::time::SystemTime;
-use streamgate::check::{self, Mark};
+use streamgate::check::{self, Finding, Mark};
 use streamgate::program::load_aws;
 use streamgate::{aws, config};
 
@@ -17,16 +17,19 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("consumer")
                 .about("Stream, progress, handler and role of the consumer")
-                .args(settings(config::Command::Consumer)),
+                .args(settings(config::Command::Consumer))
+                .arg(json("An object for each finding")),
         )
         .subcommand(
             Command::new("api")
                 .about("Table and role of the api")
-                .args(settings(config::Command::Api)),
+                .args(settings(config::Command::Api))
+                .arg(json("An object for each finding")),
         )
 }
 
 pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
+    let as_json = matches.subcommand().is_some_and(|(_, matches)| matches.get_flag("json"));
     let uncounted: aws::AttemptObserver = Arc::new(|_, _| {});
     let findings = match matches.subcommand() {
         Some(("consumer", matches)) => {
@@ -41,9 +44,12 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         }
         _ => unreachable!("clap asks for a command it knows"),
     };
-    println!("ok    the configuration is complete");
-    for finding in &findings {
-        println!("{finding}");
+    let complete = Finding { mark: Mark::Good, what: "the configuration is complete".to_owned() };
+    for finding in std::iter::once(&complete).chain(&findings) {
+        match as_json {
+            true => println!("{}", serde_json::json!(finding)),
+            false => println!("{finding}"),
+        }
     }
     let count = |mark| findings.iter().filter(|finding| finding.mark == mark).count();
     match (count(Mark::Bad), count(Mark::Open)) {

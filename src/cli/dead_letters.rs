@@ -5,9 +5,8 @@
 
 use super::consumer::handler;
 use super::exit::Exit;
-use super::settings;
+use super::{json, settings};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use serde_json::json;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -38,8 +37,6 @@ pub fn command() -> Command {
         let all = Arg::new("all").long("all").action(ArgAction::SetTrue);
         [id().required_unless_present("all"), all.conflicts_with("id").help("All that there are")]
     };
-    let json =
-        |help: &'static str| Arg::new("json").long("json").action(ArgAction::SetTrue).help(help);
     Command::new("dead-letters")
         .about("What was given up: shows it, hands it to the handler again, or removes it")
         .after_help("Each takes the settings of `streamgate consumer`, as variables or flags, and runs best in its container.")
@@ -65,7 +62,8 @@ pub fn command() -> Command {
         .subcommand(
             with_settings("delete")
                 .about("Removes them for good")
-                .args(some()),
+                .args(some())
+                .arg(json("One object")),
         )
 }
 
@@ -79,12 +77,12 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let store = progress(&config, &aws, &metrics)?;
     store.describe().await.map_err(failed)?;
     let all = letters::all(&*store).await.map_err(failed)?;
-    let as_json = matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or_default();
+    let as_json = matches.get_flag("json");
     match name {
         "list" => list(&all, as_json),
         "show" => show(&*store, &wanted(matches, all)?, as_json).await,
         "redrive" => redrive(&config, store, wanted(matches, all)?, metrics, as_json).await,
-        _ => delete(&*store, &wanted(matches, all)?).await,
+        _ => delete(&*store, &wanted(matches, all)?, as_json).await,
     }
 }
 
@@ -109,7 +107,7 @@ fn wanted(matches: &ArgMatches, all: Vec<Listed>) -> Result<Vec<Listed>, Exit> {
 
 fn list(all: &[Listed], as_json: bool) -> Result<(), Exit> {
     if as_json {
-        let lines = all.iter().map(|listed| json!(listed).to_string() + "\n");
+        let lines = all.iter().map(|listed| serde_json::json!(listed).to_string() + "\n");
         return say(&lines.collect::<String>());
     }
     if all.is_empty() {
@@ -205,7 +203,7 @@ fn tell(index: usize, count: usize, listed: &Listed, outcome: &Redriven, as_json
             Redriven::PartlyTaken { rest, .. } => Some(rest),
             _ => None,
         };
-        let line = json!({
+        let line = serde_json::json!({
             "index": index, "of": count, "id": letter.id, "outcome": word, "records": letter.records,
             "taken": taken, "why": why, "rest": rest,
         });
@@ -219,11 +217,14 @@ fn tell(index: usize, count: usize, listed: &Listed, outcome: &Redriven, as_json
     }
 }
 
-async fn delete(store: &dyn Progress, found: &[Listed]) -> Result<(), Exit> {
+async fn delete(store: &dyn Progress, found: &[Listed], as_json: bool) -> Result<(), Exit> {
     for Listed { letter, .. } in found {
         letters::remove(store, letter).await.map_err(failed)?;
     }
-    say(&format!("{} dead letters deleted\n", found.len()))
+    match as_json {
+        true => say(&(serde_json::json!({ "deleted": found.len() }).to_string() + "\n")),
+        false => say(&format!("{} dead letters deleted\n", found.len())),
+    }
 }
 
 /// A call to the store that failed; for one that did not answer, where to look.

@@ -9,12 +9,12 @@ use clap::{Arg, ArgMatches};
 use streamgate::config::Command;
 
 /// The arguments of `health`.
-pub fn args() -> [Arg; 2] {
+pub fn args() -> [Arg; 3] {
     let container = Arg::new("container")
         .value_name("CONTAINER")
         .value_parser(["consumer", "api"])
         .help("Whose listener to ask, where both share a network and LISTEN is not set");
-    [container, ask::listen_arg()]
+    [container, ask::listen_arg(), super::json("One object with the address that answers")]
 }
 
 /// Quiet when it is. Where nothing says which container this is, either will do.
@@ -29,7 +29,12 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let mut tried = Vec::new();
     for address in addresses.map_err(Exit::Usage)? {
         match ask::get(address, "/healthz").await {
-            Ok((200, _)) => return Ok(()),
+            Ok((200, _)) => {
+                if matches.get_flag("json") {
+                    println!("{}", serde_json::json!({"live": true, "address": address}));
+                }
+                return Ok(());
+            }
             Ok((status, _)) => tried.push(format!("{address} answers with status {status}")),
             Err(why) => tried.push(format!("{address}: {why}")),
         }

@@ -25,6 +25,7 @@ pub fn args() -> Vec<Arg> {
             .help(help)
     };
     vec![
+        super::json("Where everything is as one object, on stderr"),
         port("port", "8000", "Where the table is served on 127.0.0.1; 0 for any free port"),
         port(
             "stream-port",
@@ -108,7 +109,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
         }));
     }
     let result = if matches.get_flag("dynamodb-only") {
-        eprint!("{}", greeting(&config, &local, None));
+        greet(matches, &config, &local, None);
         drain.cancelled().await;
         Ok(())
     } else {
@@ -133,7 +134,7 @@ async fn both(
     let (of_status, of_public, of_private) = (of(&status)?, of(&public)?, of(&private)?);
     let addresses = Addresses { status: of_status, public: of_public, private: of_private, secret };
     let handler = handler(&config)?;
-    eprint!("{}", greeting(&config, local, Some(addresses)));
+    greet(matches, &config, local, Some(addresses));
     let listeners = PairListeners { status, public, private, token: Some(token) };
     pair(config, handler, |_| Router::new(), local, listeners, drain).await
 }
@@ -179,6 +180,29 @@ struct Addresses {
     private: SocketAddr,
     /// The token of this run, for the page: everything here is on this machine and ends with it.
     secret: String,
+}
+
+/// On stderr: stdout is for the handler `log`.
+fn greet(matches: &ArgMatches, config: &ConsumerConfig, local: &Local, pair: Option<Addresses>) {
+    if !matches.get_flag("json") {
+        eprint!("{}", greeting(config, local, pair));
+        return;
+    }
+    let url = |address: SocketAddr| format!("http://{address}");
+    let mut all = serde_json::json!({
+        "table": config.table,
+        "stream": config.settings.stream.as_str(),
+        "tables": url(local.table_address),
+        "streams": url(local.stream_address),
+    });
+    if let Some(Addresses { status, public, private, secret }) = pair {
+        all["page"] = format!("{}/page/", url(private)).into();
+        all["token"] = secret.into();
+        all["consumer"] = url(status).into();
+        all["api"] = url(public).into();
+        all["private"] = url(private).into();
+    }
+    eprintln!("{all}");
 }
 
 fn greeting(config: &ConsumerConfig, local: &Local, pair: Option<Addresses>) -> String {

@@ -15,7 +15,7 @@ mod policy;
 mod simulate;
 mod status;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::process::ExitCode;
 use streamgate::config::{self, SETTINGS};
 use streamgate::program;
@@ -108,10 +108,36 @@ fn settings(command: config::Command) -> impl Iterator<Item = Arg> {
     })
 }
 
+/// `--json`: what else is text comes as JSON, an object a line; `help` says which.
+fn json(help: &'static str) -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help(help)
+}
+
 /// A setting's text: the flag, else the variable.
 fn lookup(matches: &ArgMatches) -> impl Fn(&str) -> Option<String> + '_ {
     |name| {
         let flag = matches.try_get_one::<String>(name).ok().flatten().cloned();
         flag.or_else(|| std::env::var(name).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_speaks_json_but_those_that_speak_through_the_log() {
+        let mut commands = vec![command()];
+        let mut without = Vec::new();
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let is_leaf = command.get_subcommands().next().is_none();
+            if is_leaf && !command.get_arguments().any(|arg| arg.get_long() == Some("json")) {
+                without.push(command.get_name().to_owned());
+            }
+        }
+        without.sort();
+        // LOG_FORMAT=json
+        assert_eq!(without, ["api", "consumer"]);
     }
 }

@@ -8,6 +8,7 @@ use super::dead_letters::{failed, say};
 use super::exit::Exit;
 use super::settings;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::SystemTime;
 use streamgate::aws;
@@ -38,6 +39,7 @@ pub fn commands() -> [Command; 4] {
             .after_help("Takes the settings of `streamgate consumer`, as variables or flags, and runs best in its container.")
             .args(settings(config::Command::Consumer).map(|arg| arg.hide(true)))
             .arg(by())
+            .arg(super::json("An object for each order"))
     };
     let to = Arg::new("to")
         .long("to")
@@ -79,6 +81,7 @@ pub async fn run(name: &str, matches: &ArgMatches) -> Result<(), Exit> {
         "seek" => Some(seek_to(matches.get_one::<String>("to").expect("clap asks for it"))?),
         _ => None,
     };
+    let as_json = matches.get_flag("json");
     let config = config::consumer(&super::lookup(matches), SystemTime::now())?;
     let metrics = Arc::new(Metrics::new());
     let aws = aws::load(Some(config.settings.stream.region()), metrics.aws_observer()).await;
@@ -99,7 +102,10 @@ pub async fn run(name: &str, matches: &ArgMatches) -> Result<(), Exit> {
         }
     };
     for order in orders {
-        let sentence = format!("asked to {order}\n");
+        let (sentence, words) = (format!("asked to {order}
+"), order.to_string());
+        let line = json!({"asked": words, "order": order, "by": by}).to_string() + "
+";
         let asked = asking::ask(&*store, order, &by).await;
         if let Err(ProgressError::Unavailable(why)) = asked {
             return Err(Exit::Failed(format!(
@@ -107,7 +113,10 @@ pub async fn run(name: &str, matches: &ArgMatches) -> Result<(), Exit> {
             )));
         }
         asked.map_err(failed)?;
-        say(&sentence)?;
+        say(if as_json { &line } else { &sentence })?;
+    }
+    if as_json {
+        return Ok(());
     }
     say(
         "the owners of the shards carry it out with their next look; `streamgate status --all` shows it\n",

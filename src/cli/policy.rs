@@ -18,7 +18,7 @@ pub fn command() -> Command {
             Command::new("consumer")
                 .about("Read the stream; without API_URL also keep progress in the table")
                 .args(["STREAM_ARN", "TABLE_NAME", "CONSUMER_NAME", "API_URL"].map(setting))
-                .arg(log_group()),
+                .args([log_group(), on_a_line()]),
         )
         .subcommand(
             Command::new("api")
@@ -26,13 +26,17 @@ pub fn command() -> Command {
                 .args(["TABLE_NAME", "CONSUMER_NAME"].map(setting))
                 .arg(arg("AWS_REGION", "REGION", "Where the table is"))
                 .arg(arg("AWS_ACCOUNT_ID", "ID", "Whose the table is, twelve digits"))
-                .arg(log_group()),
+                .args([log_group(), on_a_line()]),
         )
 }
 
 fn log_group() -> Arg {
     let help = "Where the container itself writes logs, as with FireLens; not needed with ECS' awslogs driver or Kubernetes";
     arg("LOG_GROUP", "NAME", help)
+}
+
+fn on_a_line() -> Arg {
+    super::json("The policy on one line; it is JSON in any case")
 }
 
 /// A setting of the container's, here with its short meaning only.
@@ -54,6 +58,10 @@ pub fn run(matches: &ArgMatches) -> Result<(), Exit> {
         Some(("api", matches)) => (api_policy, matches),
         _ => unreachable!("clap asks for a command it knows"),
     };
-    println!("{}", read(&super::lookup(matches))?.to_json());
+    let policy = read(&super::lookup(matches))?;
+    match matches.get_flag("json") {
+        true => println!("{}", serde_json::json!(policy)),
+        false => println!("{}", policy.to_json()),
+    }
     Ok(())
 }

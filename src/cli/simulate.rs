@@ -16,6 +16,7 @@ const ARN: &str =
 /// The flags of `simulate`.
 pub fn args() -> Vec<Arg> {
     vec![
+        super::json("Where it is as one object, on stderr"),
         arg(
             "listen",
             "ADDRESS",
@@ -115,8 +116,13 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     })?;
     let address = listener.local_addr().map_err(|error| Exit::Failed(error.to_string()))?;
     let stop = drain_on_signal()?;
-    eprintln!(
-        "Stream {stream} at http://{address}, its admin interface at http://{address}/_simulator/state"
-    );
+    let admin = format!("http://{address}/_simulator/state");
+    match matches.get_flag("json") {
+        true => eprintln!(
+            "{}",
+            serde_json::json!({"stream": stream.as_str(), "url": format!("http://{address}"), "admin": admin})
+        ),
+        false => eprintln!("Stream {stream} at http://{address}, its admin interface at {admin}"),
+    }
     simulate(options, listener, stop).await.map_err(|error| Exit::Failed(error.to_string()))
 }

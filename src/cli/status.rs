@@ -1,7 +1,7 @@
 //! `streamgate status`: what the consumer in this container is doing.
 
 use super::exit::Exit;
-use super::{ask, fleet, settings};
+use super::{ask, fleet, json, settings};
 use clap::{Arg, ArgAction, ArgMatches};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -11,10 +11,7 @@ use streamgate::config::Command;
 
 /// The flags of `status`.
 pub fn args() -> impl Iterator<Item = Arg> {
-    let json = Arg::new("json")
-        .long("json")
-        .action(ArgAction::SetTrue)
-        .help("One object: as the consumer serves it at /status, or of all workers");
+    let json = json("One object: as the consumer serves it at /status, or of all workers");
     let all = Arg::new("all")
         .long("all")
         .action(ArgAction::SetTrue)

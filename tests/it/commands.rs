@@ -26,6 +26,8 @@ async fn health_is_that_of_the_process_that_listens() {
         ] {
             assert_eq!((ended.code, ended.stderr.len()), (Some(0), 0), "{:?}", ended.stderr);
         }
+        let ended = run(&["health", "--json"], &[("LISTEN", &listen)]).await;
+        assert_eq!(ended.stdout, [format!(r#"{{"address":"{address}","live":true}}"#)]);
     }
     consumer.stop().await;
     let gone = addresses[0].to_string();
@@ -110,6 +112,10 @@ async fn the_files_of_task_policies_are_what_the_command_prints() {
         for (own, placeholder) in PLACEHOLDERS {
             expected = expected.replace(own, placeholder);
         }
+        let on_a_line = run(&[&arguments[..], &["--json"]].concat(), variables).await.stdout;
+        let [line] = &on_a_line[..] else { panic!("one line: {on_a_line:?}") };
+        let policy = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        assert_eq!(policy(line), policy(&ended.stdout.join("\n")));
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("task-policies").join(file);
         if std::env::var_os("STREAMGATE_BLESS").is_some() {
             std::fs::write(&path, &expected).expect("the file can be written");
@@ -128,6 +134,31 @@ async fn the_files_of_task_policies_are_what_the_command_prints() {
             assert!(!stands.contains(never), "{file} allows {never}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_in_json_has_a_mark_and_a_sentence_a_line() {
+    let stage = Stage::new("commands-check", 1).await;
+    let handler = format!("http://{}", free_port());
+    let check = ["check", "consumer", "--json"];
+    let ended = stage.command(&check, &[("HANDLER", &handler)]).await.ended().await;
+    assert_eq!(ended.code, Some(1));
+    let findings = ended.stdout.iter().map(|line| serde_json::from_str(line).expect("JSON"));
+    let findings: Vec<Value> = findings.collect();
+    assert_eq!(findings[0]["what"], "the configuration is complete");
+    assert_eq!(findings[0]["mark"], "ok");
+    let of = |mark: &str| findings.iter().filter(|finding| finding["mark"] == mark).count();
+    assert!(of("fault") > 0 && of("ok") + of("fault") + of("open") == findings.len());
+}
+
+#[tokio::test]
+async fn a_simulator_says_where_it_is_in_json() {
+    let process = Process::start(&["simulate", "--listen", "127.0.0.1:0", "--json"], &[]);
+    let said = |lines: &[String]| serde_json::from_str::<Value>(lines.first()?).ok();
+    let said = process.stderr.find("where it is", said).await;
+    assert!(said["url"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{said}");
+    assert!(said["stream"].as_str().is_some_and(|arn| arn.starts_with("arn:")), "{said}");
+    process.stop().await;
 }
 
 #[tokio::test]

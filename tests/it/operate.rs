@@ -70,8 +70,11 @@ async fn a_blocked_shard_is_paused_skipped_and_sought_through_the_api() {
     );
 
     // The first record is the one that the handler does not take.
-    let ended = ask(&["skip", "--shard", &shard]).await;
+    let ended = ask(&["skip", "--shard", &shard, "--by", "ann", "--json"]).await;
     assert_eq!(ended.code, Some(0), "{:?}", ended.stderr);
+    let [line] = &ended.stdout[..] else { panic!("one line: {:?}", ended.stdout) };
+    let asked: Value = serde_json::from_str(line).expect("one object");
+    assert_eq!((&asked["by"], &asked["order"]["skip"][0]), (&"ann".into(), &shard.as_str().into()));
     endpoint.usually(Answer::Take);
     let ended = ask(&["resume"]).await;
     assert_eq!(ended.code, Some(0), "{:?}", ended.stderr);
