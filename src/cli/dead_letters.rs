@@ -3,9 +3,8 @@
 //! Runs with the consumer's configuration, in its container or where its variables are set,
 //! for letters lie where its progress does and a redrive goes to its handler.
 
-use super::consumer::handler;
 use super::exit::Exit;
-use super::{json, settings};
+use super::{json, redrive, settings};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
@@ -14,14 +13,12 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::SystemTime;
 use streamgate::aws;
-use streamgate::config::{self, ConsumerConfig};
+use streamgate::config;
 use streamgate::consumer::ConsumerError;
-use streamgate::deliver::{Deliverer, HeldItems, Redriven};
-use streamgate::program::{drain_on_signal, progress};
+use streamgate::program::progress;
 use streamgate::progress::letters::{self, LetterId, Listed};
 use streamgate::progress::{Progress, ProgressError};
 use streamgate::telemetry::metrics::Metrics;
-use streamgate::telemetry::status::Board;
 
 pub fn command() -> Command {
     let with_settings = |name: &'static str| {
@@ -81,7 +78,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     match name {
         "list" => list(&all, as_json),
         "show" => show(&*store, &wanted(matches, all)?, as_json).await,
-        "redrive" => redrive(&config, store, wanted(matches, all)?, metrics, as_json).await,
+        "redrive" => redrive::run(&config, store, wanted(matches, all)?, metrics, as_json).await,
         _ => delete(&*store, &wanted(matches, all)?, as_json).await,
     }
 }
@@ -151,72 +148,6 @@ async fn show(store: &dyn Progress, found: &[Listed], as_json: bool) -> Result<(
     say(&format!("{payload}\n"))
 }
 
-/// In order; after one that fails, later ones with an item of it stay.
-async fn redrive(
-    config: &ConsumerConfig,
-    store: Arc<dyn Progress>,
-    found: Vec<Listed>,
-    metrics: Arc<Metrics>,
-    as_json: bool,
-) -> Result<(), Exit> {
-    let drain = drain_on_signal()?;
-    let deliverer = Deliverer {
-        handler: handler(config)?,
-        timeout: config.settings.handler_timeout,
-        retries: config.settings.retries,
-        destination: None,
-        stream: config.settings.stream.to_string(),
-        metrics,
-        board: Arc::new(Board::new()),
-        traces: None,
-    };
-    if found.is_empty() && !as_json {
-        eprintln!("there are no dead letters");
-    }
-    let (count, mut left, mut held) = (found.len(), 0, HeldItems::default());
-    for (index, listed) in found.iter().enumerate() {
-        if drain.is_cancelled() {
-            left += 1;
-            continue;
-        }
-        let redriven = deliverer.redrive(&*store, listed, &mut held).await;
-        let outcome = redriven.map_err(failed)?;
-        left += usize::from(outcome != Redriven::Taken);
-        tell(index + 1, count, listed, &outcome, as_json);
-    }
-    match left {
-        0 => Ok(()),
-        left => Err(Exit::Failed(format!("{left} of {count} dead letters are left"))),
-    }
-}
-
-/// On stderr: stdout may be the handler's.
-fn tell(index: usize, count: usize, listed: &Listed, outcome: &Redriven, as_json: bool) {
-    let letter = &listed.letter;
-    let (word, taken, why) = match outcome {
-        Redriven::Taken => ("taken", letter.records as usize, None),
-        Redriven::PartlyTaken { taken, why, .. } => ("partly taken", *taken, Some(why)),
-        Redriven::Failed { why } => ("not taken", 0, Some(why)),
-    };
-    if as_json {
-        let rest = match outcome {
-            Redriven::PartlyTaken { rest, .. } => Some(rest),
-            _ => None,
-        };
-        let line = serde_json::json!({
-            "index": index, "of": count, "id": letter.id, "outcome": word, "records": letter.records,
-            "taken": taken, "why": why, "rest": rest,
-        });
-        eprintln!("{line}");
-    } else {
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        eprintln!(
-            "{index} of {count}  {}  {taken} of {} records {word}{why}",
-            letter.id, letter.records
-        );
-    }
-}
-
 async fn delete(store: &dyn Progress, found: &[Listed], as_json: bool) -> Result<(), Exit> {
     for Listed { letter, .. } in found {
         letters::remove(store, letter).await.map_err(failed)?;
@@ -230,10 +161,18 @@ async fn delete(store: &dyn Progress, found: &[Listed], as_json: bool) -> Result
 /// A call to the store that failed; for one that did not answer, where to look.
 pub(super) fn failed(error: ProgressError) -> Exit {
     match error {
-        ProgressError::Unavailable(why) => Exit::Failed(format!(
-            "{why}; does the api (API_URL) or the table run there, and does the network let this container reach it?"
-        )),
+        error @ ProgressError::Unavailable(_) => Exit::Failed(hint(error)),
         error => ConsumerError::of_store(error).into(),
+    }
+}
+
+/// The same as a sentence, for who goes on.
+pub(super) fn hint(error: ProgressError) -> String {
+    match error {
+        ProgressError::Unavailable(why) => format!(
+            "{why}; does the api (API_URL) or the table run there, and does the network let this container reach it?"
+        ),
+        error => ConsumerError::of_store(error).to_string(),
     }
 }
 

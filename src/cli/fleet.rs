@@ -6,7 +6,7 @@
 use super::dead_letters::{failed, say};
 use super::exit::Exit;
 use clap::ArgMatches;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,17 +29,21 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     let shards = store.load(Selection::All).await.map_err(failed)?;
     let seen = store.coordination().await.map_err(failed)?;
     if matches.get_flag("json") {
-        let Coordination { stream, seeded, workers, orders } = seen;
-        let all = json!({
-            "leader": stream.and_then(|lease| lease.owner),
-            "seeded": seeded,
-            "workers": workers,
-            "shards": shards,
-            "orders": orders,
-        });
-        return say(&(all.to_string() + "\n"));
+        return say(&(to_json(&seen, &shards).to_string() + "\n"));
     }
     say(&table(&seen, &shards, SystemTime::now()))
+}
+
+/// All of it as one object.
+pub(super) fn to_json(seen: &Coordination, shards: &[ShardProgress]) -> Value {
+    let Coordination { stream, seeded, workers, orders } = seen;
+    json!({
+        "leader": stream.as_ref().and_then(|lease| lease.owner.as_ref()),
+        "seeded": seeded,
+        "workers": workers,
+        "shards": shards,
+        "orders": orders,
+    })
 }
 
 fn ago(time: SystemTime, now: SystemTime) -> String {
@@ -135,7 +139,7 @@ fn position(position: &Position) -> String {
     }
 }
 
-fn write_orders(text: &mut String, orders: &Orders) {
+pub(super) fn write_orders(text: &mut String, orders: &Orders) {
     let whole = |shard: &Option<ShardId>| {
         shard.as_ref().map_or_else(|| "the stream".to_owned(), |shard| format!("shard {shard}"))
     };

@@ -12,8 +12,10 @@ mod health;
 mod local;
 mod operate;
 mod policy;
+mod redrive;
 mod simulate;
 mod status;
+mod watch;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::process::ExitCode;

@@ -1,11 +1,15 @@
 //! `streamgate status`: what the consumer in this container is doing.
+//!
+//! Owns that one look, and the flags of those that look further: `fleet` and `watch`.
 
 use super::exit::Exit;
-use super::{ask, fleet, json, settings};
+use super::{ask, fleet, json, settings, simulate, watch};
+use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 use streamgate::config::Command;
 
@@ -16,28 +20,31 @@ pub fn args() -> impl Iterator<Item = Arg> {
         .long("all")
         .action(ArgAction::SetTrue)
         .help("All workers of the consumer's name, as its progress has them: takes the settings of `streamgate consumer`");
+    let watch = Arg::new("watch")
+        .long("watch")
+        .action(ArgAction::SetTrue)
+        .help("All workers on the terminal, looked at again and again, with lineage, dead letters and orders; with --json a line for each look. Takes the settings of `streamgate consumer`; without STREAM_ARN it shows the consumer in this container alone");
+    let interval = Arg::new("interval")
+        .long("interval")
+        .value_name("DURATION")
+        .value_parser(simulate::duration())
+        .default_value("2s")
+        .requires("watch")
+        .help("With --watch: the wait between two looks");
     let settings = settings(Command::Consumer).map(|arg| arg.hide(true));
     let settings = settings.filter(|arg| arg.get_id() != "LISTEN");
-    [ask::listen_arg(), json, all].into_iter().chain(settings)
+    [ask::listen_arg(), json, all, watch, interval].into_iter().chain(settings)
 }
 
 pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
+    if matches.get_flag("watch") {
+        return watch::run(matches).await;
+    }
     if matches.get_flag("all") {
         return fleet::run(matches).await;
     }
     let addresses = ask::addresses(matches, &[Command::Consumer]).map_err(Exit::Usage)?;
-    let address = addresses[0];
-    let (status, body) = ask::get(address, "/status").await.map_err(|why| {
-        Exit::Failed(format!(
-            "no consumer answers at {address}: {why}; run this where one runs, with its LISTEN"
-        ))
-    })?;
-    let read = serde_json::from_slice::<Status>(&body);
-    let (200, Ok(read)) = (status, read) else {
-        return Err(Exit::Failed(format!(
-            "{address} does not answer as a consumer does (status {status}); the api keeps progress and has none of its own"
-        )));
-    };
+    let (read, body) = ask_for_it(addresses[0]).await.map_err(Exit::Failed)?;
     if matches.get_flag("json") {
         println!("{}", String::from_utf8_lossy(&body));
     } else {
@@ -46,28 +53,47 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Exit> {
     Ok(())
 }
 
-/// What `/status` answers, as far as it is shown.
-#[derive(Deserialize)]
-struct Status {
-    role: String,
-    troubles: BTreeMap<String, String>,
-    shards: BTreeMap<String, Shard>,
+/// What the consumer at `address` answers, read and as it came.
+///
+/// # Errors
+/// A sentence, where there is none.
+pub(super) async fn ask_for_it(address: SocketAddr) -> Result<(Status, Bytes), String> {
+    let asked = ask::get(address, "/status").await;
+    let (status, body) = asked.map_err(|why| {
+        format!("no consumer answers at {address}: {why}; run this where one runs, with its LISTEN")
+    })?;
+    match (status, serde_json::from_slice(&body)) {
+        (200, Ok(read)) => Ok((read, body)),
+        _ => Err(format!(
+            "{address} does not answer as a consumer does (status {status}); the api keeps progress and has none of its own"
+        )),
+    }
 }
 
-#[derive(Deserialize)]
-struct Shard {
-    state: String,
-    owner: Option<String>,
+/// What `/status` answers, as far as it is shown.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Status {
+    pub role: String,
+    troubles: BTreeMap<String, String>,
+    pub shards: BTreeMap<String, Shard>,
+}
+
+/// One of its shards.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Shard {
+    pub parent: Option<String>,
+    pub state: String,
+    pub owner: Option<String>,
     position: String,
-    iterator_age_seconds: f64,
+    pub iterator_age_seconds: f64,
     failed_attempts: Option<u32>,
     last_error: Option<String>,
     trouble: Option<String>,
-    gaps: u32,
+    pub gaps: u32,
 }
 
 impl Shard {
-    fn remarks(&self) -> String {
+    pub fn remarks(&self) -> String {
         let error = self.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         let attempts = self
             .failed_attempts

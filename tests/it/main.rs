@@ -40,4 +40,5 @@ mod support;
 mod table;
 mod tls;
 mod traces;
+mod watch;
 mod windows;

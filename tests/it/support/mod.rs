@@ -19,6 +19,7 @@ pub mod roles;
 pub mod scripted;
 pub mod smtp;
 pub mod stage;
+pub mod terminal;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;

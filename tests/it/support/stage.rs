@@ -7,6 +7,7 @@ use super::api::TOKEN;
 use super::process::{Ended, Process};
 use super::rig::arn;
 use super::roles::{self, Keys};
+use super::terminal::Terminal;
 use super::{NewTable, dynoxide, sdk_config_as};
 use aws_config::SdkConfig;
 use serde_json::Value;
@@ -106,6 +107,21 @@ impl Stage {
     /// Starts a command that has the consumer's settings.
     pub async fn command(&self, command: &[&str], variables: &[(&str, &str)]) -> Process {
         self.as_consumer(variables, |all| Process::start(command, all)).await
+    }
+
+    /// Starts a command that has the consumer's settings on a terminal.
+    pub async fn terminal(&self, command: &[&str], variables: &[(&str, &str)]) -> Terminal {
+        let keys = self.keys("consumer", variables).await;
+        let keys = keys.as_ref().map_or(Vec::new(), |keys| keys.variables().to_vec());
+        let variables = [&keys, variables].concat();
+        let stream = self.simulator.stream();
+        let start = |all: &[(&str, &str)]| {
+            all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let all: Vec<(String, String)> =
+            with_variables(stream, &self.table, self.streams, self.tables, &variables, start);
+        let all: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Terminal::start(command, &all).await
     }
 
     /// Starts another program that consumes.
@@ -214,14 +230,14 @@ pub fn consumer(
 }
 
 /// Starts what has the consumer's settings in its environment.
-pub fn with_variables(
+pub fn with_variables<T>(
     stream: &StreamArn,
     table: &str,
     streams: SocketAddr,
     tables: SocketAddr,
     variables: &[(&str, &str)],
-    start: impl FnOnce(&[(&str, &str)]) -> Process,
-) -> Process {
+    start: impl FnOnce(&[(&str, &str)]) -> T,
+) -> T {
     let (streams, tables) = (format!("http://{streams}"), format!("http://{tables}"));
     let mut all = vec![
         ("AWS_ACCESS_KEY_ID", "test"),
