@@ -144,8 +144,10 @@ impl HttpConnector for CountingConnector {
             .and_then(|target| target.rsplit_once('.'))
             .map(|(_, operation)| operation.to_owned());
         let slot = request.extension::<BodySlot>().cloned();
-        let lesson = request.extension::<Repeats>().cloned().zip(Sent::of(&request));
-        let lesson = lesson.map(|lesson| (lesson, SharedHttpConnector::new(self.clone())));
+        // A copy is made only of what may teach something.
+        let lesson = request.extension::<Repeats>().and_then(|repeats| {
+            Some((repeats.clone(), Sent::of(&request)?, SharedHttpConnector::new(self.clone())))
+        });
         // Credential providers use this client too; their calls have no target.
         let attempt = operation.map(|operation| Attempt {
             operation,
@@ -163,7 +165,7 @@ impl HttpConnector for CountingConnector {
                     *response.body_mut() = SdkBody::from("{}");
                 }
                 attempt.outcome = AttemptOutcome::Ok;
-                if let Some(((repeats, sent), connector)) = lesson {
+                if let Some((repeats, sent, connector)) = lesson {
                     repeats.learn(&sent, connector);
                 }
             } else {

@@ -91,18 +91,16 @@ impl AwsSource {
         let shard_iterator = iterator.as_str();
         let request = GetRecords { shard_iterator, limit: MAX_RECORDS_PER_PAGE };
         let request = serde_json::to_string(&request).expect("text and a number");
-        let refusal = match repeats.call(request).await {
-            None => return Ok(None),
-            Some(Ok(body)) => return Ok(Some(body)),
-            Some(Err(refusal)) => refusal,
-        };
         // What another try would not change. The rest is for the SDK to mend.
-        match final_kind(&refusal.code) {
-            Some(kind) => {
+        let is_final = |code: &str| final_kind(code).is_some();
+        match repeats.call(request, is_final).await {
+            None => Ok(None),
+            Some(Ok(body)) => Ok(Some(body)),
+            Some(Err(refusal)) => {
                 let (operation, message) = (SourceOperation::GetRecords, refusal.message);
+                let kind = final_kind(&refusal.code).expect("no other comes here");
                 Err(SourceError { operation, kind, message })
             }
-            None => Ok(repeats.forget()),
         }
     }
 

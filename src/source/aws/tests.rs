@@ -21,6 +21,8 @@ const PAGE: &str = r#"{"Records":[],"NextShardIterator":"next"}"#;
 struct Endpoint {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     asked: Arc<Mutex<Vec<(HeaderMap, serde_json::Value)>>>,
+    /// Refuses all but the SDK's own calls.
+    strict: bool,
 }
 
 enum Answer {
@@ -33,6 +35,11 @@ enum Answer {
 
 impl Endpoint {
     async fn source(&self, retries: RetryConfig) -> AwsSource {
+        self.source_until(retries, None).await
+    }
+
+    /// With credentials that expire then.
+    async fn source_until(&self, retries: RetryConfig, expiry: Option<SystemTime>) -> AwsSource {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let endpoint = self.clone();
@@ -46,7 +53,7 @@ impl Endpoint {
             }
         });
         let config = aws::load(Some("eu-central-1"), Arc::new(|_, _| {})).await;
-        let keys = Credentials::new("key", "secret", Some("token".into()), None, "test");
+        let keys = Credentials::new("key", "secret", Some("token".into()), expiry, "test");
         let config = config
             .into_builder()
             .endpoint_url(format!("http://{address}"))
@@ -60,9 +67,13 @@ impl Endpoint {
     async fn answer(self, request: Request<Incoming>) -> std::io::Result<Response<Full<Bytes>>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
+        let is_refused = self.strict && !head.headers.contains_key("amz-sdk-request");
         let asked = (head.headers, serde_json::from_slice(&body).unwrap());
         self.asked.lock().unwrap().push(asked);
-        let answer = self.answers.lock().unwrap().pop_front();
+        let answer = match is_refused {
+            true => Some(Answer::Status(400, r#"{"__type":"x#AccessDeniedException"}"#)),
+            false => self.answers.lock().unwrap().pop_front(),
+        };
         let mut response = Response::new(Full::default());
         let (status, text) = match answer {
             None => (200, PAGE),
@@ -195,6 +206,39 @@ async fn credentials_that_the_sdk_would_replace_are_not_used() {
     clock::set(SystemTime::now() + Duration::from_secs(15 * 60));
     read(&source).await.unwrap();
     assert_eq!(endpoint.by_sdk(), [true, false, true]);
+}
+
+#[tokio::test]
+async fn credentials_of_a_role_are_used_for_as_long_as_the_sdk_uses_them() {
+    let (endpoint, hour) = (Endpoint::default(), Duration::from_secs(3600));
+    let start = SystemTime::now();
+    let source = endpoint.source_until(RetryConfig::standard(), Some(start + 6 * hour)).await;
+    read(&source).await.unwrap();
+    for hours in 0..6 {
+        clock::set(start + hours * hour);
+        read(&source).await.unwrap();
+    }
+    assert_eq!(endpoint.by_sdk(), [true, false, false, false, false, false, false]);
+    // The SDK's own clock has not moved: it is its to say that they are good still.
+    clock::set(start + 6 * hour);
+    read(&source).await.unwrap();
+    read(&source).await.unwrap();
+    assert_eq!(endpoint.by_sdk(), [true, true]);
+}
+
+/// A proxy, say, that wants what only the SDK sends.
+#[tokio::test]
+async fn where_nothing_that_repeats_a_call_is_answered_it_is_not_tried_for_ever() {
+    let endpoint = Endpoint { strict: true, ..Endpoint::default() };
+    let source = endpoint.source(RetryConfig::standard()).await;
+    for _ in 0..6 {
+        read(&source).await.unwrap();
+    }
+    assert_eq!(
+        endpoint.by_sdk(),
+        [true, false, true, false, true, false, true, true, true],
+        "three lessons, and then no more"
+    );
 }
 
 #[tokio::test]

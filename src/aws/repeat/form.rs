@@ -1,31 +1,20 @@
-//! A call that the SDK has made, made again with another body.
+//! What a call of the SDK's looked like on its way, and the next one made in its likeness.
 //!
-//! What the SDK does anew for each call costs several times what an empty GetRecords needs. So it
-//! makes the first, and teaches: the endpoint it resolved, its headers and its signature's scope
-//! are kept, and later calls repeat them over the same connections, with a body, a time and a
-//! signature of their own. Owns what was learned, and until when it is good. Mends nothing: what
-//! is not answered well is the SDK's again, and so is the next lesson. Invariant: only what we
-//! would have signed just as the SDK did is repeated, with credentials that the SDK's provider
-//! handed out and would not replace yet.
+//! Owns what stays the same from one to the next and what changes, and the check that we would
+//! have signed the first just as the SDK did. Knows no answer. Invariant: where a single header
+//! is not understood there is no form.
 
-use super::http::{BodySlot, error_code};
-use super::signing::{Authorization, Key, format_time, parse_time};
+use super::super::signing::{Authorization, Key, format_time, parse_time};
 use crate::clock;
-use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
-use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
+use aws_smithy_runtime_api::client::http::SharedHttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
-use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-/// The SDK asks its provider again so long before credentials expire, and a little more.
-const BEFORE_EXPIRY: Duration = Duration::from_secs(15);
-/// And after so long where they do not say when they expire.
-const WITHOUT_EXPIRY: Duration = Duration::from_secs(15 * 60);
 /// A time that is off by no more is the same time: signatures have whole seconds.
 const SAME_TIME: i64 = 2;
 
@@ -35,127 +24,11 @@ const INVOCATION: &str = "amz-sdk-invocation-id";
 const AUTHORIZATION: &str = "authorization";
 /// Which try of how many the SDK has come to. Not signed, for it is added later.
 const TRY: &str = "amz-sdk-request";
-
-/// What was learned of one operation. Travels as a request extension with the SDK's calls, to
-/// be taught by those that go well. Cheap to clone; clones share it.
-#[derive(Clone)]
-pub(crate) struct Repeats(Arc<Inner>);
-
-struct Inner {
-    patience: Duration,
-    /// What the provider handed out last, and until when that is good.
-    credentials: Mutex<Option<(Credentials, SystemTime)>>,
-    form: Mutex<Option<Arc<Form>>>,
-}
-
-/// The service's reason not to answer.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub code: String,
-    pub message: String,
-}
-
-impl Repeats {
-    /// With the configuration for the client whose calls are to be repeated. `None` where the
-    /// SDK may not try a call twice: then nobody mends one that went wrong.
-    pub fn new(config: &SdkConfig) -> Option<(Self, SdkConfig)> {
-        if config.retry_config()?.max_attempts() < 2 {
-            return None;
-        }
-        let patience = config.timeout_config()?.operation_attempt_timeout()?;
-        let inner = Inner { patience, credentials: Mutex::default(), form: Mutex::default() };
-        let repeats = Self(Arc::new(inner));
-        let provider = Overheard { inner: config.credentials_provider()?, by: repeats.clone() };
-        let provider = SharedCredentialsProvider::new(provider);
-        let config = config.to_builder().credentials_provider(provider).build();
-        Some((repeats, config))
-    }
-
-    /// Makes the call once, with `body`. `None` where it is the SDK's to make: nothing was learned
-    /// yet, it is not good any more, or it did not lead to an answer.
-    pub async fn call(&self, body: String) -> Option<Result<Bytes, Refusal>> {
-        let form = self.0.form.lock().expect("no panic while held").clone()?;
-        let now = clock::now();
-        let request = if now < form.until { form.request(body, now) } else { None };
-        let Some(mut request) = request else { return self.forget() };
-        let slot = BodySlot::default();
-        request.add_extension(slot.clone());
-        let answer = tokio::time::timeout(self.0.patience, form.connector.call(request)).await;
-        let Ok(Ok(answer)) = answer else { return self.forget() };
-        if let Some(body) = slot.take() {
-            return Some(Ok(body));
-        }
-        match answer.body().bytes().and_then(Refusal::read) {
-            Some(refusal) if answer.status().is_client_error() => Some(Err(refusal)),
-            _ => self.forget(),
-        }
-    }
-
-    /// What was learned led to no answer: the SDK is to find out why, and to teach anew.
-    pub fn forget<T>(&self) -> Option<T> {
-        *self.0.form.lock().expect("no panic while held") = None;
-        None
-    }
-
-    /// Keeps what the SDK sent and was answered to, where we would have signed it as it did.
-    pub(super) fn learn(&self, sent: &Sent, connector: SharedHttpConnector) {
-        let credentials = self.0.credentials.lock().expect("no panic while held").clone();
-        let form = credentials.and_then(|it| Form::of(sent, connector, it));
-        if form.is_none() {
-            tracing::debug!("a call of the SDK's cannot be repeated");
-        }
-        *self.0.form.lock().expect("no panic while held") = form.map(Arc::new);
-    }
-}
-
-impl Refusal {
-    fn read(body: &[u8]) -> Option<Self> {
-        #[derive(serde::Deserialize)]
-        struct Body {
-            #[serde(alias = "Message")]
-            message: Option<String>,
-        }
-        let code = error_code(body)?;
-        let message = serde_json::from_slice::<Body>(body).ok()?.message;
-        Some(Self { message: message.unwrap_or_else(|| code.clone()), code })
-    }
-}
-
-/// The provider of the SDK's credentials; what it hands out is noted.
-struct Overheard {
-    inner: SharedCredentialsProvider,
-    by: Repeats,
-}
-
-impl fmt::Debug for Overheard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl ProvideCredentials for Overheard {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async move {
-            let credentials: provider::Result = self.inner.provide_credentials().await;
-            let credentials = credentials?;
-            let longest = clock::now() + WITHOUT_EXPIRY;
-            let until = credentials.expiry().map_or(longest, |expiry| expiry.min(longest));
-            let noted = (credentials.clone(), until - BEFORE_EXPIRY);
-            *self.by.0.credentials.lock().expect("no panic while held") = Some(noted);
-            Ok(credentials)
-        })
-    }
-
-    fn fallback_on_interrupt(&self) -> Option<Credentials> {
-        self.inner.fallback_on_interrupt()
-    }
-}
+/// A digest of the body: one that is signed changes with it.
+const DIGEST: &str = "x-amz-content-sha256";
 
 /// A request of the SDK's as it was sent.
-pub(super) struct Sent {
+pub(in crate::aws) struct Sent {
     uri: String,
     headers: Vec<(String, String)>,
     body: Bytes,
@@ -183,8 +56,10 @@ impl Sent {
 }
 
 /// What stays the same from one call to the next.
-struct Form {
-    connector: SharedHttpConnector,
+pub(super) struct Form {
+    pub connector: SharedHttpConnector,
+    /// A call in its likeness was answered: what it goes wrong with later is not its own.
+    pub proved: AtomicBool,
     uri: hyper::Uri,
     /// Less those that change.
     headers: Vec<(String, String)>,
@@ -196,7 +71,7 @@ struct Form {
     slow: i64,
     key: Mutex<Arc<Key>>,
     credentials: Credentials,
-    until: SystemTime,
+    pub until: SystemTime,
 }
 
 /// What changes.
@@ -207,7 +82,8 @@ struct Changing<'a> {
 }
 
 impl Form {
-    fn of(
+    /// What is in `sent`, by `credentials` that are good until then.
+    pub fn of(
         sent: &Sent,
         connector: SharedHttpConnector,
         (credentials, until): (Credentials, SystemTime),
@@ -224,8 +100,12 @@ impl Form {
             };
             Some((name.to_owned(), if changes(name) { None } else { Some(value?.to_owned()) }))
         });
+        if authorization.signed_headers.split(';').any(|name| name == DIGEST) {
+            return None;
+        }
         let form = Self {
             connector,
+            proved: AtomicBool::new(false),
             headers: sent.headers.iter().filter(|(name, _)| !changes(name)).cloned().collect(),
             signed: signed.collect::<Option<_>>()?,
             signed_headers: authorization.signed_headers.to_owned(),
@@ -242,7 +122,8 @@ impl Form {
         (signature == authorization.signature).then_some(form)
     }
 
-    fn request(&self, body: String, now: SystemTime) -> Option<HttpRequest> {
+    /// The next call, with this body.
+    pub fn request(&self, body: String, now: SystemTime) -> Option<HttpRequest> {
         let time = format_time(seconds(now) + self.slow)?;
         let length = body.len().to_string();
         let invocation = invocation();
