@@ -31,6 +31,11 @@ impl Family {
         self.set_finished(false);
     }
 
+    /// Whether this process leads.
+    pub fn leads(&self) -> bool {
+        self.lock().is_some()
+    }
+
     /// Reads or changes the tree of a leader.
     pub fn with<T>(&self, change: impl FnOnce(&mut Lineage) -> T) -> T {
         change(self.lock().get_or_insert_default())

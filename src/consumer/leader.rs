@@ -12,7 +12,7 @@ use super::life::{FAREWELL, Life};
 use super::listings::Listings;
 use super::lookout::{Seen, View};
 use super::shards::Given;
-use super::{Consumer, ConsumerError, RETRY, redriving};
+use super::{Consumer, ConsumerError, RETRY};
 use crate::progress::{Lease, LeaseKey, ProgressError, WorkerId};
 use crate::source::StreamDescription;
 use crate::telemetry::status::Part;
@@ -68,13 +68,7 @@ impl<'a> Leader<'a> {
                     retry.reset();
                     *self.lease.lock().expect("no panic while held") = Some(lease.clone());
                     self.family.lead(true);
-                    let (listing, views) = (listing.take(), self.views.clone());
-                    let redriving = redriving::run(self.consumer, self.life, views);
-                    tokio::select! {
-                        biased;
-                        led = self.lead(&lease, listing) => led,
-                        never = redriving => match never {},
-                    }
+                    self.lead(&lease, listing.take()).await
                 }
                 Err(error) => Err(error),
             };

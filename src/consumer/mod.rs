@@ -43,6 +43,7 @@ use launch::Launch;
 use leader::Leader;
 use life::Life;
 use lookout::look;
+use redriving::Redriver;
 use shards::{Shards, Slots};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,6 +178,7 @@ impl Consumer {
         let (refused, mut refusals) = mpsc::channel(1);
         let (give, mut grants) = mpsc::unbounded_channel();
         let leader = Leader::new(self, life, &family, views.clone(), give);
+        let redriver = Redriver::new(self, life, &family, views.clone(), drain.clone());
         let launch = Launch::new(self, partition_key, refused);
         let mut shards = Shards::new(self, life, &family, &slots, views, launch, drain);
         let checkpointer = shards.checkpointer();
@@ -192,13 +194,18 @@ impl Consumer {
         let may_pass = |error: &ProgressError| self.store_may_come_back(error);
         let failover = self.settings.failover_time;
         let look = look(&*self.progress, life.worker(), failover, &sight, may_pass);
+        let drained = async {
+            shards.run(&mut grants).await;
+            redriver.idle().await;
+        };
         let ended = tokio::select! {
             biased;
             () = life.lost().cancelled() => Ok(Ended::Lost),
             Some(error) = refusals.recv() => {
                 Err(ConsumerError::of_stream(&self.settings.stream, error))
             }
-            () = shards.run(&mut grants) => Ok(Ended::Drained),
+            () = drained => Ok(Ended::Drained),
+            never = redriver.run() => match never {},
             led = leading => led,
             never = life.beat() => match never {},
             looked = look => looked.map(|never| match never {}).map_err(ConsumerError::of_store),

@@ -7,7 +7,7 @@
 
 use super::json;
 use super::orders::Orders;
-use super::report::Report;
+use super::report::{self, Report};
 use crate::record::SequenceNumber;
 use crate::source::ShardId;
 use schemars::JsonSchema;
@@ -208,7 +208,7 @@ pub struct Heartbeat {
     #[schemars(schema_with = "json::count::schema")]
     pub noted: u64,
     /// What it is doing, for people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "report::read")]
     pub report: Report,
 }
 

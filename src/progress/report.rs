@@ -7,13 +7,14 @@
 use super::json;
 use crate::source::ShardId;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::time::SystemTime;
 
-/// The most shards that are named in each list.
-pub const MOST_NAMED: usize = 10;
 /// The longest error that is told.
-pub const MAX_TOLD_BYTES: usize = 200;
+pub const MAX_TOLD_BYTES: usize = 120;
+/// The shards that fail longest are named in so many bytes, those that wait in as many: together
+/// with the rest of an item less than a write unit has.
+const NAMED_BYTES: usize = 350;
 
 /// What a worker reports. Items of before it was there have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -93,32 +94,43 @@ impl Report {
     pub fn retries(&mut self, mut all: Vec<Retrying>) {
         self.retrying_in_all = all.len() as u64;
         all.sort_by(|a, b| (a.since, &a.shard).cmp(&(b.since, &b.shard)));
-        all.truncate(MOST_NAMED);
         for retrying in &mut all {
             retrying.since = super::item::kept(retrying.since);
             shorten(&mut retrying.error);
         }
-        self.retrying = all;
+        self.retrying = that_fit(all);
     }
 
     /// Names these shards as waiting, as many as have room.
     pub fn waits(&mut self, all: impl Iterator<Item = Waiting>) {
         let mut count = 0;
-        self.waiting = all.inspect(|_| count += 1).fold(Vec::new(), |mut named, waiting| {
-            if named.len() < MOST_NAMED {
-                named.push(waiting);
-            }
-            named
-        });
+        self.waiting = that_fit(all.inspect(|_| count += 1));
         self.waiting_in_all = count;
     }
 }
 
-/// To [`MAX_TOLD_BYTES`], on one line.
+/// The first of them, in [`NAMED_BYTES`]; all are gone through.
+fn that_fit<T: Serialize>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut left = Some(NAMED_BYTES);
+    let fits = |one: &T| {
+        let bytes = left.map(|_| serde_json::to_vec(one).expect("plain data").len() + 1);
+        left = left.zip(bytes).and_then(|(left, bytes)| left.checked_sub(bytes));
+        left.is_some()
+    };
+    all.into_iter().filter(fits).collect()
+}
+
+/// What a later version says in another way says nothing.
+pub(super) fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Report, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
+}
+
+/// To [`MAX_TOLD_BYTES`], on one line and without what JSON would write longer.
 pub fn shorten(error: &mut String) {
     error.truncate(error.floor_char_boundary(MAX_TOLD_BYTES));
-    if error.contains(char::is_control) {
-        *error = error.replace(char::is_control, " ");
+    if error.contains(|c: char| c.is_control() || matches!(c, '"' | '\\')) {
+        *error = error.replace(char::is_control, " ").replace(['"', '\\'], "'");
     }
 }
 
@@ -138,7 +150,7 @@ mod tests {
         let retrying = |n: u64| Retrying {
             shard: format!("shardId-{n:020}-00000000").as_str().into(),
             attempts: n,
-            error: "é\n".repeat(500),
+            error: "é\n\"\\".repeat(500),
             since: at(1000 - n),
         };
         let waiting = |n: u64| Waiting {
@@ -151,7 +163,19 @@ mod tests {
         assert_eq!((report.retrying_in_all, report.waiting_in_all), (100, 100));
         assert_eq!(report.retrying[0].since, at(901), "those that have failed longest");
         let text = serde_json::to_string(&report).unwrap();
-        assert!(text.len() < 5 << 10, "{}", text.len());
+        assert!(text.len() < 850, "with the other members of an item a write unit: {}", text.len());
+        assert!(!report.retrying.is_empty() && !report.waiting.is_empty());
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    }
+
+    #[test]
+    fn a_report_of_a_later_version_says_nothing_and_keeps_nobody_from_reading_the_sign() {
+        let sign = crate::progress::Heartbeat::first("w".into());
+        let mut text = serde_json::to_value(&sign).unwrap();
+        for report in [serde_json::json!({"retrying": "many"}), serde_json::json!(7)] {
+            text["report"] = report;
+            let read: crate::progress::Heartbeat = serde_json::from_value(text.clone()).unwrap();
+            assert_eq!(read, sign);
+        }
     }
 }

@@ -30,6 +30,7 @@ mod pair;
 mod parallel;
 mod processes;
 mod program;
+mod redrives;
 mod replicas;
 mod roles;
 mod savealife;

@@ -91,14 +91,16 @@ impl<'a> Reader<'a> {
             age_ms: self.number_or_none(AGE_MS)?.unwrap_or_default(),
             draining: self.is(DRAINING)?,
             noted: self.number_or_none(NOTED)?.unwrap_or_default(),
-            report: self.report()?,
+            report: self.report(),
         };
         Ok(Member { sign, announced: self.number_or_none(ANNOUNCED)?.unwrap_or_default() })
     }
 
-    fn report(&self) -> Result<Report, UnreadableItem> {
-        let Some(text) = self.optional_text(REPORT)? else { return Ok(Report::default()) };
-        serde_json::from_str(text).map_err(|error| self.wrong(format!("{REPORT}: {error}")))
+    /// Nobody decides anything by it, and a later version may say it in another way: what cannot
+    /// be read says nothing.
+    fn report(&self) -> Report {
+        let text = self.optional_text(REPORT).ok().flatten();
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
     /// The last beat.

@@ -253,6 +253,25 @@ pub async fn all(store: &dyn DeadLetters) -> Result<Vec<Listed>, ProgressError> 
     first(store, usize::MAX).await.map(|(letters, _)| letters)
 }
 
+/// The letter of that name, if it is there.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn find(
+    store: &dyn DeadLetters,
+    wanted: &LetterId,
+) -> Result<Option<Listed>, ProgressError> {
+    let mut after: Option<LetterId> = None;
+    loop {
+        let page = store.list_letters(after.as_ref()).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        after = Some(last.letter.id.clone());
+        if let Some(found) = page.into_iter().find(|listed| listed.letter.id == *wanted) {
+            return Ok(Some(found));
+        }
+    }
+}
+
 /// The first letters as the store has them, in the order of [`all`]: at least so many, where
 /// there are, and not many more; and whether there may be others.
 ///

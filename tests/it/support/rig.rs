@@ -143,6 +143,11 @@ impl Recorder {
         self.held.send_replace(items.into_iter().map(str::to_owned).collect());
     }
 
+    /// How many batches are being handled.
+    pub fn at_work(&self) -> usize {
+        self.flying.lock().unwrap().len()
+    }
+
     /// The most batches that were handled at the same time.
     pub fn most_at_once(&self) -> usize {
         self.most_at_once.load(Ordering::SeqCst)
