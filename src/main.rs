@@ -7,12 +7,6 @@ mod cli;
 
 use std::process::ExitCode;
 
-/// Polling is many small allocations on whichever thread is free, which glibc's does not like.
-/// The binary's alone: the library leaves the choice to the program.
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     cli::run()
 }
