@@ -100,8 +100,22 @@ impl<'a> Scanner<'a> {
     }
 
     /// A string; the span is what stands between the quotes, escapes untouched.
+    #[inline(always)]
     pub(crate) fn string(&mut self) -> Scanned<Range<usize>> {
         self.expect(b'"', "expected a string")?;
+        let start = self.at;
+        if let Some(length) = find_quote_or_backslash(&self.text[start..])
+            && self.text[start + length] == b'"'
+        {
+            self.at = start + length + 1;
+            return Ok(start..start + length);
+        }
+        self.escaped_string()
+    }
+
+    /// A string from behind its first quote, with escapes in it or without an end.
+    #[cold]
+    fn escaped_string(&mut self) -> Scanned<Range<usize>> {
         let start = self.at;
         loop {
             let Some(found) = find_quote_or_backslash(&self.text[self.at..]) else {
@@ -171,13 +185,15 @@ impl<'a> Scanner<'a> {
 
     /// Steps over `{"S":"…"}`, whatever the letter, if it stands here just like that. Nearly
     /// every attribute does.
-    #[inline]
+    #[inline(always)]
     fn skip_typed(&mut self) -> bool {
         let rest = &self.text[self.at..];
-        let Some(([b'{', b'"', b'A'..=b'Z', b'"', b':', b'"'], value)) = rest.split_first_chunk()
-        else {
+        let Some((head, value)) = rest.split_first_chunk() else { return false };
+        let [brace, quote, letter, close, colon, open] = *head;
+        let is_typed = [brace, quote, close, colon, open] == *b"{\"\":\"";
+        if !(is_typed && letter.is_ascii_uppercase()) {
             return false;
-        };
+        }
         let Some(end) = find_quote_or_backslash(value) else { return false };
         let is_whole = value[end..].starts_with(b"\"}") && self.depth < MAX_DEPTH;
         self.at += if is_whole { 6 + end + 2 } else { 0 };
@@ -185,7 +201,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps over a key and its colon.
-    #[inline]
+    #[inline(always)]
     fn skip_key(&mut self) -> Scanned<()> {
         self.string()?;
         self.expect(b':', "expected ':'")
@@ -296,6 +312,7 @@ impl<'a> Scanner<'a> {
         self.depth -= 1;
     }
 
+    #[inline(always)]
     fn expect(&mut self, byte: u8, what: &'static str) -> Scanned<()> {
         if self.peek()? != byte {
             return self.fail(what);
@@ -305,6 +322,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The byte that comes next, white space aside.
+    #[inline(always)]
     pub(crate) fn peek(&mut self) -> Scanned<u8> {
         self.skip_space();
         match self.text.get(self.at) {
@@ -313,6 +331,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline(always)]
     fn skip_space(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.text.get(self.at) {
             self.at += 1;
