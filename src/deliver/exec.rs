@@ -2,8 +2,8 @@
 //! line each.
 //!
 //! Owns the children: one for each batch at a time, kept for the next one, ended with
-//! this process. Their stderr is this process'; of its environment they get all but its
-//! secrets. Invariant: a child whose answer did not come, or not as one line, is ended and
+//! this process. Their stderr is this process'; of its environment they get all but the
+//! secrets of progress and signatures. Invariant: a child whose answer did not come, or not as one line, is ended and
 //! never asked again; so an answer is always that of the batch before it.
 
 use super::http::MAX_ANSWER_BYTES as MOST;
@@ -21,7 +21,8 @@ use tracing::info;
 /// The longest line that is read as an answer.
 const MAX_ANSWER_BYTES: u64 = MOST as u64;
 
-/// Who works for a batch has no business with the progress.
+/// Who works for a batch has no business with the progress. What OpenTelemetry's variables say
+/// stays, headers of the collector included: its own spans may go there.
 const SECRETS: [&str; 2] = ["API_TOKEN", "HANDLER_SECRET"];
 
 /// Runs a program for the batches.
