@@ -418,6 +418,21 @@ mod tests {
         assert_eq!(checkpointer.next_due(), Some(Instant::now() + interval));
     }
 
+    #[test]
+    fn a_batch_is_durable_once_the_position_has_reached_its_last_record() {
+        let record: SequenceNumber = "100".parse().unwrap();
+        for (position, past) in [
+            (Position::TrimHorizon, false),
+            (Position::AtTimestamp(SystemTime::UNIX_EPOCH), false),
+            (mark(99, false).position, false),
+            (mark(100, false).position, true),
+            (mark(1_000, false).position, true),
+            (Position::ShardEnd, true),
+        ] {
+            assert_eq!(is_past(&position, &record), past, "{position:?}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn own_records_alone_wait_five_minutes_and_others_the_interval() {
         let interval = Duration::from_secs(1);
