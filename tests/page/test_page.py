@@ -226,6 +226,28 @@ def test_a_shard_is_unblocked_by_a_skip(open_page, world):
     world.heal()
 
 
+def test_a_child_waits_for_its_parent_and_is_drawn_so(open_page, world):
+    page = open_page(consumer="audit")
+    section(page, "Orders").get_by_role("button", name="Pause the stream").click()
+    confirm(page, "Pause")
+    expect(section(page, "Orders")).to_contain_text("the stream is paused, as ann asked")
+    world.consumers[1].until_reads_nothing()
+    for item in range(20):
+        world.put(f"item-{item}")
+    world.simulator("split", {})
+    # Who begins to lead lists the stream, and finds children of what nobody may read.
+    world.consumers[1].stop()
+    world.consumers[1] = world.start_consumer("audit", "-1")
+    waits = section(page, "Shards").get_by_text("waits until")
+    expect(waits).to_have_count(2)
+    expect(page.locator(".node.waiting")).to_have_count(2)
+    expect(page.locator(".edge.waiting")).to_have_count(2)
+    section(page, "Orders").get_by_role("button", name="Resume all").click()
+    confirm(page, "Resume")
+    expect(waits).to_have_count(0)
+    expect(page.locator(".node.waiting")).to_have_count(0)
+
+
 def test_a_gap_is_shown(open_page, world):
     page = open_page(consumer="audit")
     section(page, "Orders").get_by_role("button", name="Pause the stream").click()

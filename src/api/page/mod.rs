@@ -1,17 +1,19 @@
 //! A page for people on the private listener: what the consumers are doing, live, and what
 //! operators ask of them.
 //!
-//! Owns its paths, who is signed in, and the way from a request to an answer. It decides nothing
+//! Owns the way from a request to an answer. It decides nothing
 //! and has no second way to anything: it reads and asks as `streamgate status`, `dead-letters`,
 //! `pause` and the others do. Invariant: nothing but its own files is given to who is not signed
 //! in, and nothing is changed on the word of another site.
 
 mod assets;
 mod doing;
+mod door;
 mod events;
 mod guard;
 mod history;
 mod picture;
+mod route;
 mod session;
 mod watching;
 
@@ -22,23 +24,22 @@ use crate::clock;
 use crate::progress::ApiToken;
 use crate::progress::problem::{Problem, ProblemCode};
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use doing::{Asked, Doing};
+use door::Door;
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
+use route::Route;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use session::{Session, Sessions};
+use session::Session;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 use watching::{Streams, Viewer, Whose};
 
 /// Where it is.
@@ -47,20 +48,14 @@ const PATH: &str = "/page";
 const MAX_BODY_BYTES: usize = 32 << 10;
 /// For a request and its answer, but for the events.
 const BOUND: Duration = Duration::from_secs(20);
-/// Sign-ins that are looked at at the same time; a wrong one keeps its place for a while. So many
-/// tries a second are the most there are, and a token has 16 characters or more.
-const SIGN_INS: usize = 4;
-const WRONG_TAKES: Duration = Duration::from_secs(1);
 /// Pages that are open at a time.
 const MOST_OPEN: usize = 64;
 
 /// The page of one api.
 pub(super) struct Page {
-    sessions: Sessions,
+    door: Door,
     streams: Streams,
     stop: CancellationToken,
-    sign_ins: Semaphore,
-    wrong: AtomicU32,
     open: Arc<Semaphore>,
 }
 
@@ -76,20 +71,12 @@ pub(super) fn below(path: &str) -> Option<&str> {
     (below.is_empty() || below.starts_with('/')).then_some(below)
 }
 
-#[derive(Deserialize)]
-struct SignIn {
-    token: String,
-    name: String,
-}
-
 impl Page {
     pub fn new(token: &ApiToken, over_tls: bool, stop: CancellationToken) -> Self {
         Self {
-            sessions: Sessions::new(token, over_tls),
+            door: Door::new(token, over_tls),
             streams: Streams::new(),
             stop,
-            sign_ins: Semaphore::new(SIGN_INS),
-            wrong: AtomicU32::new(0),
             open: Arc::new(Semaphore::new(MOST_OPEN)),
         }
     }
@@ -124,101 +111,52 @@ impl Page {
                 return Ok(answer);
             }
         }
-        let reads = match below {
-            "/events" | "/letters" => true,
-            "/session" => method == Method::GET,
-            _ => false,
+        let route = Route::of(&method, below)?;
+        let is_ours = match method {
+            Method::GET => guard::may_read(&headers),
+            _ => guard::may_change(&headers),
         };
-        let is_known = reads
-            || matches!(
-                below,
-                "/session" | "/renew" | "/sign-out" | "/order" | "/letter" | "/delete"
-            );
-        if !is_known {
-            let detail = format!("there is no {PATH}{below} at this listener");
-            return Err(Problem::new(ProblemCode::NoSuchRoute, detail));
-        }
-        let expected = if reads { Method::GET } else { Method::POST };
-        if method != expected {
-            let detail = format!("{PATH}{below} is asked with {expected}, not {method}");
-            return Err(Problem::new(ProblemCode::WrongMethod, detail));
-        }
-        if !(if reads { guard::may_read(&headers) } else { guard::may_change(&headers) }) {
+        if !is_ours {
             return Err(guard::refused());
         }
-        if below == "/session" && !reads {
-            return self.sign_in(private, &collect(body).await?).await;
+        if route == Route::SignIn {
+            let token = &private.settings().token;
+            let session = self.door.sign_in(token, &collect(body).await?).await?;
+            return Ok(self.kept(private, &session));
         }
-        let Some(session) = self.session(&headers) else {
-            let detail = "nobody is signed in, or the time of the session is over";
-            return Err(Problem::new(ProblemCode::Unauthorized, detail));
-        };
+        let session = self.door.session(&headers)?;
         if let Some(place) = parts.extensions.get::<Arc<Place>>() {
             place.known();
         }
         let doing = |whose: Whose| self.doing(private, &session, &whose);
-        match below {
-            "/session" => Ok(answer(&self.about(private, &session))),
-            "/events" => self.events(private, &session, &whose(parts.uri.query())?),
-            "/letters" => Ok(answer(&doing(whose(parts.uri.query())?)?.letters().await?)),
-            "/renew" => {
-                let session = session.renewed(clock::now());
-                Ok((self.set(&session), answer(&self.about(private, &session))).into_response())
+        let query = parts.uri.query();
+        match route {
+            Route::SignIn | Route::Renew => Ok(self.kept(private, &session.renewed(clock::now()))),
+            Route::SignOut => {
+                Ok((self.door.sign_out(&session), answer(&json!({}))).into_response())
             }
-            "/sign-out" => {
-                info!(by = session.by, "signed out of the page");
-                let gone = [(header::SET_COOKIE, self.sessions.farewell())];
-                Ok((gone, answer(&json!({}))).into_response())
-            }
-            "/order" => {
-                let (whose, asked) = asked(body).await?;
-                Ok(answer(&doing(whose)?.order(asked).await?))
-            }
-            "/letter" => {
+            Route::About => Ok(answer(&self.about(private, &session))),
+            Route::Events => self.events(private, &session, &whose(query)?),
+            Route::Letters => Ok(answer(&doing(whose(query)?)?.letters().await?)),
+            Route::Letter => {
                 let (whose, asked) = asked(body).await?;
                 Ok(answer(&doing(whose)?.letter(asked).await?))
             }
-            _ => {
+            Route::Delete => {
                 let (whose, asked) = asked(body).await?;
                 Ok(answer(&doing(whose)?.delete(asked).await?))
             }
-        }
-    }
-
-    /// The token is compared by the api's own way; a wrong one keeps its place for a second, so
-    /// that there is an end to guessing.
-    async fn sign_in(&self, private: &Private, body: &[u8]) -> Outcome {
-        let SignIn { token, name } = read(body)?;
-        let place = tokio::time::timeout(2 * WRONG_TAKES, self.sign_ins.acquire()).await;
-        let Ok(Ok(_place)) = place else {
-            let detail = "too many sign in at the same time: try again in a moment";
-            return Err(Problem::new(ProblemCode::Unavailable, detail));
-        };
-        if !private.settings().token.matches(token.trim().as_bytes()) {
-            let wrong = self.wrong.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            if wrong.is_power_of_two() {
-                warn!(wrong, "somebody tried to sign in to the page with another token");
+            Route::Order => {
+                let (whose, asked) = asked(body).await?;
+                Ok(answer(&doing(whose)?.order(asked).await?))
             }
-            tokio::time::sleep(WRONG_TAKES).await;
-            let detail = "that is not the API_TOKEN of this api";
-            return Err(Problem::new(ProblemCode::Unauthorized, detail));
         }
-        let Some(session) = Session::begin(&name, clock::now()) else {
-            let detail = "a name has 1 to 128 bytes, and no control characters";
-            return Err(Problem::new(ProblemCode::Malformed, detail));
-        };
-        info!(by = session.by, "signed in to the page");
-        Ok((self.set(&session), answer(&self.about(private, &session))).into_response())
     }
 
-    fn set(&self, session: &Session) -> [(header::HeaderName, String); 1] {
-        [(header::SET_COOKIE, self.sessions.cookie(session, clock::now()))]
-    }
-
-    fn session(&self, headers: &HeaderMap) -> Option<Session> {
-        let now = clock::now();
-        let mut cookies = headers.get_all(header::COOKIE).iter();
-        cookies.find_map(|cookies| self.sessions.read(cookies.to_str().ok()?, now))
+    /// The answer to who begins a session or goes on with it.
+    fn kept(&self, private: &Private, session: &Session) -> Response {
+        let about = answer(&self.about(private, session));
+        (self.door.cookie(session), about).into_response()
     }
 
     /// Who is signed in, and which streams there are to look at.
