@@ -333,6 +333,41 @@ def test_markup_in_names_errors_and_values_is_text(open_page, world):
     no_letters(world, page)
 
 
+ATTACK = """async ([url, query, body]) => {
+    const tries = ['no-cors', 'cors'].map(mode => fetch(url + 'order', {method: 'POST', mode, credentials: 'include', body}));
+    tries.push(fetch(`${url}letters?${query}`, {credentials: 'include'}));
+    const said = (await Promise.allSettled(tries)).map(({value}) => value ? `${value.type} ${value.status}` : 'refused');
+    const form = document.createElement('form');
+    Object.assign(form, {method: 'post', action: url + 'order', enctype: 'text/plain', target: 'within'});
+    form.append(Object.assign(document.createElement('input'), {name: body.slice(0, -1) + ',"', value: '":0}'}));
+    const frame = Object.assign(document.createElement('iframe'), {name: 'within', src: url});
+    document.body.append(frame, form);
+    await new Promise(done => frame.onload = done);
+    form.submit();
+    await new Promise(done => frame.onload = done);
+    return said;
+}"""
+
+
+@pytest.mark.parametrize("site", ["http://evil.example/", "http://localhost:9/"], ids=["another", "another-port"])
+def test_another_site_does_nothing_for_who_is_signed_in(open_page, world, site):
+    page = open_page()
+    other = page.context.new_page()
+    other.route(site, lambda route: route.fulfill(content_type="text/html", body="<body></body>"))
+    other.goto(site)
+    before = len(world.api.lines("asked for on the page"))
+    query = f"consumer=orders&label={LABEL}"
+    body = json.dumps({"consumer": "orders", "label": LABEL, "order": {"pause": None}})
+    said = other.evaluate(ATTACK, [world.url, query, body])
+    assert said[0] in ("opaque 0", "refused") and said[1:] == ["refused", "refused"]
+    assert all("Dead letters" not in frame.content() and "Sign in" not in frame.content() for frame in other.frames)
+    other.close()
+    section(page, "Orders").get_by_role("button", name="Seek the stream").click()
+    page.keyboard.press("Escape")
+    expect(section(page, "Orders")).to_contain_text("Nothing is asked for at the moment.")
+    assert len(world.api.lines("asked for on the page")) == before
+
+
 PHONE = {"viewport": {"width": 390, "height": 800}}
 
 
