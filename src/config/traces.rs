@@ -1,8 +1,8 @@
 //! OpenTelemetry's own variables, for traces: the rows of the reference, and what they mean.
 //!
 //! Owns which of them are known and what each may say; their names, forms and defaults are
-//! OpenTelemetry's. Invariant: none that is set is passed over. What is not spoken here (gRPC,
-//! compression) is a fault, where traces are on; where they are off nothing is looked at.
+//! OpenTelemetry's. Invariant: what would send spans elsewhere or otherwise than is done here
+//! (gRPC, compression) is a fault, where traces are on; where they are off nothing is looked at.
 
 use super::settings::{BOTH, Setting, setting};
 use super::values::Values;
@@ -34,13 +34,19 @@ const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 const EXPORT: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
 
 /// Variables of exporters that would be passed over here.
-const UNSPOKEN: [(&str, &str); 6] = [
-    ("OTEL_EXPORTER_OTLP_COMPRESSION", "spans go uncompressed"),
-    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "spans go uncompressed"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "the collector is shown no certificate"),
-    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "the collector is shown no certificate"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "the collector is shown no certificate"),
-    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "the collector is shown no certificate"),
+const UNSPOKEN: [([&str; 2], &str); 3] = [
+    (
+        ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"],
+        "spans go uncompressed",
+    ),
+    (
+        ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"],
+        "the collector is shown no certificate",
+    ),
+    (
+        ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"],
+        "the collector is shown no certificate",
+    ),
 ];
 
 /// The rows of the reference.
@@ -171,15 +177,19 @@ pub(super) fn traces(values: &mut Values<'_>) -> Option<Option<TraceSettings>> {
     }
     // As OpenTelemetry has it: without regard to case, and what is not true is false.
     let is_off = values.get(DISABLED).is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    if is_off {
+        return Some(None);
+    }
     let is_otlp = values.read(EXPORTER, |text| match text {
         "otlp" => Ok(true),
         "none" => Ok(false),
         _ => Err(format!("is {text:?}; otlp and none are allowed")),
     })?;
-    if is_off || !is_otlp {
+    if !is_otlp {
         return Some(None);
     }
-    for (name, instead) in UNSPOKEN {
+    for (names, instead) in UNSPOKEN {
+        let name = first_of(values, names);
         if values.get(name).is_some_and(|text| text != "none") {
             values.fault(name, format!("is set, but not spoken here: {instead}; leave it out"));
         }
@@ -230,8 +240,13 @@ fn endpoint(values: &mut Values<'_>) -> Option<Url> {
     // It is not repeated: it may hold a password.
     let url = |text: &str| {
         let url = Url::parse(text).ok();
-        url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| "is not a URL like http://collector:4318".to_owned())
+        let url = url
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| "is not a URL like http://collector:4318".to_owned())?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("has a user or a password in it, which is not sent: say them as a header, OTEL_EXPORTER_OTLP_HEADERS=authorization=…".to_owned());
+        }
+        Ok(url)
     };
     if values.get(TRACES_ENDPOINT).is_some() {
         return values.read(TRACES_ENDPOINT, url);
@@ -353,6 +368,8 @@ mod tests {
         for off in [(DISABLED, "true"), (DISABLED, "TRUE"), (EXPORTER, "none")] {
             assert!(read(&[ON, off]).unwrap().is_none());
         }
+        let off = [ON, (DISABLED, "true"), (EXPORTER, "zipkin")];
+        assert!(read(&off).unwrap().is_none(), "nothing is looked at");
         assert!(read(&[ON, (DISABLED, "no")]).unwrap().is_some(), "as OpenTelemetry has it");
     }
 
@@ -364,6 +381,8 @@ mod tests {
         assert_eq!(endpoint(&[(TRACES_ENDPOINT, "http://b")]), "http://b/");
         let settings = read(&[ON, (PROTOCOL, "grpc"), (TRACES_PROTOCOL, "http/json")]).unwrap();
         assert_eq!(settings.unwrap().encoding, Encoding::Json);
+        let [[of_traces, of_all], ..] = UNSPOKEN.map(|(names, _)| names);
+        assert!(read(&[ON, (of_all, "gzip"), (of_traces, "none")]).is_ok(), "others may have it");
         let settings = read(&[
             ON,
             (HEADERS, "a=1"),
@@ -390,6 +409,7 @@ mod tests {
         for (name, value, says) in [
             (ENDPOINT, "collector:4318", "is not a URL like http://collector:4318"),
             (TRACES_ENDPOINT, "ftp://me:secret@a/", "is not a URL like"),
+            (ENDPOINT, "http://me:secret@a:4318", "has a user or a password in it"),
             (PROTOCOL, "grpc", "which is not spoken here; http/protobuf and http/json are"),
             (TRACES_PROTOCOL, "thrift", "http/protobuf and http/json are allowed"),
             (HEADERS, "a=1,secret", "has at place 2 what is not name=value"),

@@ -108,6 +108,9 @@ impl Deliverer {
             }
             Err(error) => error,
         };
+        if let Some(trace) = trace {
+            trace.left();
+        }
         let taken = error
             .from
             .as_deref()

@@ -22,7 +22,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 use reqwest::Url;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -41,6 +41,8 @@ pub struct BatchTrace {
     delivered: Arc<OnceLock<SystemTime>>,
     attempts: AtomicU32,
     given_up: AtomicU64,
+    /// As the letter that it is was left.
+    left: AtomicBool,
     is_through: bool,
 }
 
@@ -54,9 +56,11 @@ pub struct CheckpointTrace {
     is_told: bool,
 }
 
-/// One invocation of the handler.
+/// One invocation of the handler. When it is dropped without [`Self::end`] it was cut off.
 pub struct AttemptTrace {
     context: Context,
+    status: AtomicU32,
+    has_ended: bool,
     traceparent: String,
     /// `X-Amzn-Trace-Id`
     xray: String,
@@ -86,6 +90,7 @@ impl Traces {
             delivered: Arc::default(),
             attempts: AtomicU32::new(0),
             given_up: AtomicU64::new(0),
+            left: AtomicBool::new(false),
             is_through: false,
         };
         if !records.is_empty() {
@@ -136,7 +141,8 @@ impl BatchTrace {
         let span = self.traces.0.tracer.build_with_context(builder, &self.context);
         let context = Context::new().with_span(span);
         let (traceparent, xray) = headers(&context);
-        AttemptTrace { context, traceparent, xray, traces: self.traces.clone() }
+        let (status, traces) = (AtomicU32::new(0), self.traces.clone());
+        AttemptTrace { context, status, has_ended: false, traceparent, xray, traces }
     }
 
     /// What failed comes again, after a wait; `bisected`: its first half comes.
@@ -156,6 +162,11 @@ impl BatchTrace {
         self.context.span().add_event("give up", attributes);
     }
 
+    /// A dead letter that was handed over again and not taken, or not all of it.
+    pub fn left(self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
     /// Every record of it was taken or given up.
     pub fn through(mut self) {
         self.is_through = true;
@@ -169,6 +180,9 @@ impl Drop for BatchTrace {
         let (outcome, fault) = match (self.is_through, given_up) {
             (true, 0) => ("taken", None),
             (true, _) => ("given_up", Some(format!("{given_up} records were given up"))),
+            (false, _) if *self.left.get_mut() => {
+                ("left", Some("the dead letter, or what is left of it, stays".to_owned()))
+            }
             (false, _) => ("cut_off", Some("the batch was cut off and comes again".to_owned())),
         };
         let span = self.context.span();
@@ -256,19 +270,38 @@ impl AttemptTrace {
 
     /// The answer has this status.
     pub fn answered(&self, status: u16) {
+        self.status.store(status.into(), Ordering::Relaxed);
         let status = KeyValue::new("http.response.status_code", i64::from(status));
         self.context.span().set_attribute(status);
     }
 
     /// It ended so; `error` has no item contents.
-    pub fn end(self, outcome: InvocationOutcome, error: Option<String>) {
+    pub fn end(mut self, outcome: InvocationOutcome, error: Option<String>) {
+        self.has_ended = true;
+        self.ends(outcome.label(), error);
+    }
+
+    fn ends(&self, outcome: &'static str, error: Option<String>) {
         let span = self.context.span();
-        span.set_attribute(KeyValue::new(OUTCOME, outcome.label()));
+        span.set_attribute(KeyValue::new(OUTCOME, outcome));
         if let Some(error) = error {
-            span.set_attribute(KeyValue::new(ERROR_TYPE, outcome.label()));
+            // As HTTP's conventions have it: the status where that is the error.
+            let error_type = match self.status.load(Ordering::Relaxed) {
+                status @ 400.. => status.to_string(),
+                _ => outcome.to_owned(),
+            };
+            span.set_attribute(KeyValue::new(ERROR_TYPE, error_type));
             span.set_status(Status::error(error));
         }
         span.end();
+    }
+}
+
+impl Drop for AttemptTrace {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.ends("cut_off", Some("it was cut off before it was answered".to_owned()));
+        }
     }
 }
 

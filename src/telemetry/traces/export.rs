@@ -18,8 +18,8 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor,
 };
-use reqwest::Client;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Client, redirect};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,7 +35,8 @@ pub(super) fn processor(
     settings: &TraceSettings,
     metrics: &Arc<Metrics>,
 ) -> Result<Counted, TracesError> {
-    let mut client = Client::builder().timeout(settings.timeout);
+    // Headers with a vendor's key go to the address of the settings and nowhere else.
+    let mut client = Client::builder().timeout(settings.timeout).redirect(redirect::Policy::none());
     for certificate in &settings.ca {
         client = client.add_root_certificate(certificate.clone());
     }
@@ -190,10 +191,11 @@ impl std::fmt::Debug for Collector {
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut request = reqwest::Request::try_from(request)?;
-        // Those of the settings count, whatever the exporter found in the environment.
-        for (name, value) in &self.headers {
-            request.headers_mut().insert(name.clone(), value.clone());
-        }
+        // Of the exporter's only what says how the body is written: it reads the environment by
+        // itself, and a flag counts over that.
+        let written = request.headers_mut().remove(CONTENT_TYPE);
+        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().extend(written.map(|written| (CONTENT_TYPE, written)));
         let asked = self.runtime.spawn(ask(self.client.clone(), request)).await?;
         let cause = match &asked {
             Ok(answer) if answer.status().is_success() => None,

@@ -25,6 +25,8 @@ use tracing::warn;
 /// A stop waits so long for the last spans: less than the five seconds that platforms are told to
 /// leave after `SHUTDOWN_GRACE`.
 const LAST_SPANS: Duration = Duration::from_secs(3);
+/// That of `opentelemetry_sdk`: a test compares it with the lock file.
+const SDK_VERSION: &str = "0.33.1";
 /// The registry of OpenTelemetry has names for SQS, SNS and Kafka, and none for this.
 const SYSTEM: &str = "aws.dynamodb_streams";
 
@@ -72,6 +74,7 @@ impl Traces {
                 KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
                 KeyValue::new("telemetry.sdk.language", "rust"),
                 KeyValue::new("telemetry.sdk.name", "opentelemetry"),
+                KeyValue::new("telemetry.sdk.version", SDK_VERSION),
             ])
             .with_attributes(resource)
             .build();
@@ -112,5 +115,17 @@ impl Traces {
         if !matches!(closed, Ok(Ok(Ok(())))) {
             warn!("the last spans could not be exported before the end");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_the_sdk_is_that_of_the_lock_file() {
+        let lock = include_str!("../../../Cargo.lock");
+        let package = format!("name = \"opentelemetry_sdk\"\nversion = \"{SDK_VERSION}\"");
+        assert!(lock.contains(&package), "{package}");
     }
 }
