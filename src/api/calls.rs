@@ -51,9 +51,9 @@ impl Store {
     }
 
     /// Asks the consumer for something, and has those who look see it.
-    pub async fn ask(&self, order: Order, by: &str) -> Result<Orders, Problem> {
+    pub async fn ask(&self, order: Order, by: &str, nonce: u64) -> Result<Orders, Problem> {
         let _writing = self.coordination.writing();
-        Ok(asking::ask(&*self.progress, order, by).await?)
+        Ok(asking::ask(&*self.progress, order, by, nonce).await?)
     }
 
     async fn coordination(&self) -> Answer {

@@ -104,7 +104,7 @@ pub async fn run(name: &str, matches: &ArgMatches) -> Result<(), Exit> {
     for order in orders {
         let (sentence, words) = (format!("asked to {order}\n"), order.to_string());
         let line = json!({"asked": words, "order": order, "by": by}).to_string() + "\n";
-        let asked = asking::ask(&*store, order, &by).await;
+        let asked = asking::ask(&*store, order, &by, asking::nonce()).await;
         if let Err(ProgressError::Unavailable(why)) = asked {
             return Err(Exit::Failed(format!(
                 "{why}; it may stand nevertheless: look at `streamgate status --all` before asking again"

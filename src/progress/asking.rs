@@ -8,19 +8,32 @@ use super::orders::{Order, Orders, Request};
 use super::{Position, Progress, ProgressError, Selection, ShardProgress};
 use crate::source::ShardId;
 
-/// Asks. The answer is what stands then.
+/// A number for a request that is new: where it is asked again, because its answer was lost, it
+/// keeps it.
+pub fn nonce() -> u64 {
+    // Counts in JSON are exact up to here.
+    fastrand::u64(1..MOST_NONCE)
+}
+
+/// Every nonce is smaller.
+pub const MOST_NONCE: u64 = 1 << 53;
+
+/// Asks. The answer is what stands then. With the same `nonce` it counts once.
 ///
 /// # Errors
 /// [`ProgressError::Unsuitable`] with a sentence for who asked, where it cannot be met.
-pub async fn ask(store: &dyn Progress, order: Order, by: &str) -> Result<Orders, ProgressError> {
+pub async fn ask(
+    store: &dyn Progress,
+    order: Order,
+    by: &str,
+    nonce: u64,
+) -> Result<Orders, ProgressError> {
     match &order {
         Order::Pause(Some(shard)) | Order::SeekShard(shard, _) | Order::Skip(shard, _) => {
             check_readable(store, shard).await?;
         }
         _ => {}
     }
-    // Counts in JSON are exact up to here.
-    let nonce = fastrand::u64(1..1 << 53);
     store.order(&Request { order, by: by.to_owned(), nonce }).await
 }
 
@@ -50,4 +63,42 @@ pub async fn being_read(store: &dyn Progress) -> Result<Vec<ShardId>, ProgressEr
     let is_read =
         |item: &ShardProgress| item.position != Position::ShardEnd && item.lease.owner.is_some();
     Ok(items.into_iter().filter(is_read).map(|item| item.shard).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::{LeaseKey, MemoryProgress, NewShard, WorkerId};
+
+    async fn store_with(shard: &str, position: Position) -> MemoryProgress {
+        let store = MemoryProgress::new();
+        let new = NewShard { parent: None, position, closed: false, epoch: 0 };
+        let key = LeaseKey::Shard(shard.into());
+        store.take(&key, None, &WorkerId::from("w"), Some(&new)).await.unwrap();
+        store
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_twice_with_one_number_counts_once() {
+        let store = store_with("a", Position::TrimHorizon).await;
+        let skip = || Order::Skip("a".into(), 5);
+        for _ in 0..2 {
+            let stands = ask(&store, skip(), "ann", 7).await.unwrap();
+            assert_eq!(stands.moves.len(), 1);
+        }
+        assert_eq!(ask(&store, skip(), "ann", nonce()).await.unwrap().moves.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_of_a_shard_that_cannot_be_met() {
+        let store = store_with("a", Position::ShardEnd).await;
+        for (shard, why) in [("a", "delivered to its end"), ("b", "no progress in a shard b")] {
+            for order in [Order::Pause(Some(shard.into())), Order::Skip(shard.into(), 1)] {
+                let refused = ask(&store, order, "ann", nonce()).await.unwrap_err().to_string();
+                assert!(refused.contains(why), "{refused}");
+            }
+        }
+        assert!(ask(&store, Order::Pause(None), "ann", nonce()).await.is_ok());
+        assert!(being_read(&store).await.unwrap().is_empty());
+    }
 }

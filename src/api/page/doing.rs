@@ -7,7 +7,7 @@
 use super::session::Session;
 use super::watching::{Stream, Streams};
 use crate::api::calls::Store;
-use crate::progress::ProgressError;
+use crate::progress::{ProgressError, asking};
 use crate::progress::letters::{self, DeadLetter, Listed};
 use crate::progress::orders::Order;
 use crate::progress::problem::{Problem, ProblemCode};
@@ -64,7 +64,7 @@ impl Doing<'_> {
         }
         let (by, (consumer, label)) = (&self.session.by, &self.stream.whose);
         info!(by, consumer, label, %order, "asked for on the page");
-        self.store.ask(order, by).await?;
+        self.store.ask(order, by, asking::nonce()).await?;
         self.streams.look_soon(&self.stream);
         Ok(json!({}))
     }
