@@ -20,7 +20,9 @@ use crate::progress::{
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A body in JSON, or what went wrong.
 pub(super) type Answer = Result<Bytes, Problem>;
@@ -29,11 +31,18 @@ pub(super) type Answer = Result<Bytes, Problem>;
 pub(super) struct Store {
     progress: Arc<dyn Progress>,
     coordination: Reads<Bytes, Problem>,
+    /// When a worker showed life last through this replica.
+    beat: Mutex<Option<Instant>>,
 }
 
 impl Store {
     pub fn new(progress: Arc<dyn Progress>) -> Self {
-        Self { progress, coordination: Reads::new() }
+        Self { progress, coordination: Reads::new(), beat: Mutex::default() }
+    }
+
+    /// For how long no worker has shown life through this replica; `None` where none ever has.
+    pub fn silent(&self) -> Option<Duration> {
+        self.beat.lock().expect("no panic while held").map(|at| at.elapsed())
     }
 
     pub fn progress(&self) -> &dyn Progress {
@@ -94,6 +103,7 @@ pub(super) async fn answering(store: &Store, callers: &Callers, call: Call, body
             let sign: Heartbeat = read(body)?;
             store.heartbeat(&sign).await?;
             callers.beats(&sign.worker);
+            *shared.beat.lock().expect("no panic while held") = Some(Instant::now());
             answer(&())
         }
         Call::Announce => {

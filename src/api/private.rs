@@ -22,10 +22,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::Semaphore;
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The largest body that is read.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -35,6 +37,8 @@ const BODIES_BYTES: usize = 32 << 20;
 /// may be opened again, so that when there are more, all that nobody is using are let go.
 const MAX_STORES: usize = 256;
 const MAX_LABEL_BYTES: usize = 64;
+/// Beats are far less than this apart.
+const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 
 /// The state of the listener.
 pub(super) struct Private {
@@ -76,11 +80,24 @@ impl Private {
         &self.settings
     }
 
-    /// Whose progress is open: the consumers, and their streams' labels.
-    pub fn opened(&self) -> Vec<(String, String)> {
-        let mut opened: Vec<_> = self.lock().keys().cloned().collect();
-        opened.sort_unstable();
-        opened
+    /// For whom workers have shown life through this replica within `recently`: the consumers, and
+    /// their streams' labels. Who lives stands before who does not, and a stream that was made anew
+    /// before the one it replaces.
+    pub fn beating(&self, recently: Duration) -> Vec<(String, String)> {
+        let open = self.lock();
+        let silent = open.iter().filter_map(|(whose, store)| Some((store.silent()?, whose)));
+        let mut found: Vec<_> = silent.filter(|(silent, _)| *silent < recently).collect();
+        // A label is the time at which its stream was made.
+        found.sort_unstable_by_key(|(silent, (consumer, label))| {
+            (*silent > LONGEST_SILENCE, consumer, Reverse(label))
+        });
+        found.into_iter().map(|(_, whose)| whose.clone()).collect()
+    }
+
+    /// Room for a body of whoever has shown the token, to be kept while what was read of it is.
+    pub async fn room(&self, bytes: usize) -> SemaphorePermit<'_> {
+        let bytes = u32::try_from(bytes.min(BODIES_BYTES)).expect("it fits");
+        self.bodies.acquire_many(bytes).await.expect("never closed")
     }
 
     fn is_let_in(&self, request: &Request) -> bool {
@@ -216,8 +233,7 @@ pub(super) fn refuse(problem: &Problem) -> Response {
 
 async fn respond(private: &Private, route: &Route, body: Body) -> Answer {
     // Kept until the answer is made: what was read from the body is as large.
-    let room = private.bodies.acquire_many(expected(&body) as u32);
-    let _room = room.await.expect("never closed");
+    let _room = private.room(expected(&body)).await;
     let body = collect(body).await?;
     let (call, store) = match route {
         Route::Hello => return private.hello(&body).await,

@@ -45,7 +45,10 @@ impl Scene {
             store.take(&key, None, &worker, Some(&new)).await.unwrap();
         }
         let opened = Arc::clone(&store);
-        let stores: Stores = Arc::new(move |_, _| Arc::clone(&opened) as Arc<dyn Progress>);
+        let stores: Stores = Arc::new(move |_, label| match label {
+            LABEL => Arc::clone(&opened) as Arc<dyn Progress>,
+            _ => Arc::new(MemoryProgress::new()),
+        });
         let consumers = vec!["streamgate".to_owned()];
         let api = RunningApi::start_for(consumers, "people", stores, |api| api.page(true)).await;
         Self { api, store }
@@ -77,6 +80,10 @@ impl Scene {
     }
 
     async fn keep_letter(&self) -> LetterId {
+        self.keep_payload(PAYLOAD.into()).await
+    }
+
+    async fn keep_payload(&self, payload: Bytes) -> LetterId {
         let id: LetterId = "s-1:100-200:00c0ffee00c0ffee".parse().unwrap();
         let letter = DeadLetter {
             id: id.clone(),
@@ -88,9 +95,7 @@ impl Scene {
             given_up_at: SystemTime::UNIX_EPOCH,
             bytes: 0,
         };
-        letters::keep(&*self.store, letter, &Bytes::from_static(PAYLOAD.as_bytes()), &mut 0)
-            .await
-            .unwrap();
+        letters::keep(&*self.store, letter, &payload, &mut 0).await.unwrap();
         id
     }
 }
@@ -289,8 +294,7 @@ async fn contents_are_given_by_one_call_alone() {
     };
     let ask = |path: &str, body: Value| scene.post(path, &body).header("cookie", &cookie).send();
     let shown = ask("letter", with(json!({"id": id}))).await.unwrap();
-    let shown = value(shown).await;
-    assert_eq!(shown["payload"], serde_json::from_str::<Value>(PAYLOAD).unwrap());
+    assert_eq!(shown.text().await.unwrap(), PAYLOAD, "as it was kept");
     let deleted = ask("delete", with(json!({"ids": [id]}))).await.unwrap();
     assert_eq!(value(deleted).await, json!({"deleted": 1}));
     let gone = ask("letter", with(json!({"id": id}))).await.unwrap();
@@ -299,11 +303,77 @@ async fn contents_are_given_by_one_call_alone() {
     for (order, status) in [
         (json!({"skip": ["shardId-none", 1]}), 422),
         (json!({"settle": [1]}), 400),
-        (json!({"redrive": null}), 200),
+        (json!({"skip": ["s".repeat(20_000), 1]}), 400),
     ] {
         let answer = ask("order", with(json!({"order": order}))).await.unwrap();
         assert_eq!(answer.status(), status, "{order}");
     }
+    // One that stands already is the same: whoever asks is told which it is.
+    let redrive = async || {
+        let answer = ask("order", with(json!({"order": {"redrive": null}}))).await;
+        value(answer.unwrap()).await["redrive"].as_u64().expect("its number")
+    };
+    assert_eq!(redrive().await, redrive().await);
+}
+
+/// What a payload may hold and a reader of trees does not survive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payload_is_given_as_it_was_kept_however_large_and_odd() {
+    let scene = Scene::new().await;
+    let cookie = scene.cookie().await;
+    let mut small = String::from(r#"{"Records":[{"dynamodb":{"NewImage":{"a":{"S":"x"}"#);
+    for n in 0.. {
+        if small.len() > 6_000_000 {
+            break;
+        }
+        small += &format!(r#","a{n}":{{"N":"{n}"}}"#);
+    }
+    small += "}}}]}";
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let odd = r#"{"surrogate":"\ud800","number":1e999,"digits":1.10}"#;
+    let show = async |payload: Bytes| {
+        let id = scene.keep_payload(payload).await;
+        let body = json!({"consumer": "streamgate", "label": LABEL, "id": id});
+        scene.post("letter", &body).header("cookie", &cookie).send().await.unwrap()
+    };
+    for payload in [small, deep, odd.to_owned()] {
+        let answer = show(payload.clone().into()).await;
+        assert_eq!(answer.status(), 200);
+        assert!(answer.text().await.unwrap() == payload, "as it was kept");
+        let id = json!(["s-1:100-200:00c0ffee00c0ffee"]);
+        let body = json!({"consumer": "streamgate", "label": LABEL, "ids": id});
+        let gone = scene.post("delete", &body).header("cookie", &cookie).send().await.unwrap();
+        assert_eq!(gone.status(), 200);
+    }
+    let answer = show(Bytes::from_static(b"\"\xff\"")).await;
+    assert_eq!(answer.status(), 422);
+    assert!(answer.text().await.unwrap().contains("not JSON"));
+}
+
+#[tokio::test]
+async fn a_stream_is_listed_for_whom_workers_show_life_and_none_is_made_by_an_address() {
+    let scene = Scene::new().await;
+    let cookie = scene.cookie().await;
+    let streams = async || {
+        let about = scene.ask(Method::GET, "session").header("cookie", &cookie).send().await;
+        value(about.unwrap()).await["streams"].clone()
+    };
+    for path in ["events", "letters"] {
+        let path = format!("{path}?consumer=streamgate&label=2001-01-01T00:00:00.000");
+        let asked = scene.ask(Method::GET, &path).header("cookie", &cookie).send().await.unwrap();
+        assert_eq!(asked.status(), 422);
+        let why = asked.text().await.unwrap();
+        assert!(why.contains("has ever read a stream with the label 2001"), "{why}");
+    }
+    // This one is in the table, and may be looked at; nobody has called this replica for it.
+    let open = scene.ask(Method::GET, &scene.of_stream("events")).header("cookie", &cookie);
+    assert_eq!(open.send().await.unwrap().status(), 200);
+    assert_eq!(streams().await, json!([]));
+    let beat = Heartbeat::first("orders-2-0123456789abcdef".into());
+    let url = format!("{}/v1/progress/people/streamgate@{LABEL}/heartbeat", scene.api.url());
+    let call = sending(client().post(url), &serde_json::to_value(&beat).unwrap());
+    assert_eq!(call.bearer_auth(TOKEN).send().await.unwrap().status(), 200);
+    assert_eq!(streams().await, json!([{"consumer": "streamgate", "label": LABEL}]));
 }
 
 /// All that a browser loads until it shows a thousand shards.

@@ -51,13 +51,13 @@ def no_letters(world, page):
     expect(section(page, "Dead letters")).to_contain_text("There are none.")
 
 
-def keep_letter(world, number, record, error="no"):
+def keep_letter(world, number, record, error="no", consumer="orders"):
     """Keeps a dead letter as a consumer does."""
     payload = base64.b64encode(json.dumps({"Records": [record]}).encode()).decode()
     letter = {"id": f"shardId-00000000000000000001-00000000:{number}-{number}:0000000000000000", "reason": "retries",
               "records": 1, "attempts": 1, "first_error": None, "last_error": error,
               "given_up_at": 1_700_000_000_000, "bytes": len(payload)}
-    url = f"http://{world.private}/v1/progress/people/orders@{LABEL}/write-letter"
+    url = f"http://{world.private}/v1/progress/people/{consumer}@{LABEL}/write-letter"
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
     body = json.dumps({"letter": letter, "payload": payload, "whole": True}).encode()
     with OPENER.open(urllib.request.Request(url, body, headers), timeout=10) as answer:
@@ -280,11 +280,15 @@ def test_an_api_that_starts_anew_under_an_open_page_is_found_again(open_page, wo
 
 def test_everything_can_be_done_with_the_keyboard(open_page, world):
     page = open_page(name=None)
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     page.keyboard.press("Tab")
     page.keyboard.type("ann")
     page.keyboard.press("Tab")
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Dead letters")).to_be_visible()
+    expect(page.get_by_role("main")).to_be_focused()
+    page.reload()
     expect(page.get_by_role("heading", name="Dead letters")).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="To the content")).to_be_focused()

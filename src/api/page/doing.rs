@@ -2,27 +2,35 @@
 //!
 //! Owns the bodies of its requests, and the line in the log for each: who asked for what, and who
 //! looked at the contents of items. What is done is the stores' own, as for the commands.
-//! Invariant: contents of items are given to nobody without that line.
+//! Invariant: contents of items are given to nobody without that line, and as they are: nothing
+//! is made of them here.
 
 use super::session::Session;
-use super::watching::{Stream, Streams};
+use super::stream::Stream;
+use super::watching::Streams;
 use crate::api::calls::Store;
-use crate::progress::{ProgressError, asking};
-use crate::progress::letters::{self, DeadLetter, Listed};
-use crate::progress::orders::Order;
+use crate::progress::ProgressError;
+use crate::progress::asking;
+use crate::progress::letters::{self, LetterId, Listed};
+use crate::progress::orders::{Order, Orders};
 use crate::progress::problem::{Problem, ProblemCode};
+use crate::progress::redrives::Redrive;
+use crate::progress::report::shorten;
+use axum::body::Body;
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tracing::info;
 
-/// Letters that are shown. The commands have no bound.
-const MOST_LETTERS: usize = 500;
 /// Letters that are deleted in one request; the page makes one after the other.
 const MOST_AT_ONCE: usize = 50;
+/// Payloads that are in memory at a time, each of 16 MiB at the most: the api has little.
+pub(super) const PAYLOADS: usize = 2;
 
 /// Of whom something is asked: a consumer and the label of its stream. It stands beside that.
 #[derive(Deserialize)]
@@ -34,6 +42,9 @@ pub(super) struct Asked {
 #[derive(Deserialize)]
 pub(super) struct OrderAsked {
     order: Order,
+    /// The page's own, for each question that was answered: it asks again with the same.
+    #[serde(default = "asking::nonce")]
+    nonce: u64,
 }
 
 #[derive(Deserialize)]
@@ -52,50 +63,71 @@ pub(super) struct Doing<'a> {
     pub store: Arc<Store>,
     pub stream: Arc<Stream>,
     pub streams: &'a Streams,
+    pub payloads: &'a Arc<Semaphore>,
 }
 
 impl Doing<'_> {
-    /// Asks the consumer for something.
+    /// Asks the consumer for something. The answer is the redrive's number, where it is one: also
+    /// of one that stood already.
     pub async fn order(&self, asked: OrderAsked) -> Result<Value, Problem> {
-        let OrderAsked { order } = asked;
-        if !order.is_an_operators() {
-            let detail = "this is noted by the consumer itself";
+        let OrderAsked { order, nonce } = asked;
+        if !order.is_an_operators() || !(1..asking::MOST_NONCE).contains(&nonce) {
+            let detail = "this is noted by the consumer itself, or has no number of its own";
             return Err(Problem::new(ProblemCode::Malformed, detail));
         }
         let (by, (consumer, label)) = (&self.session.by, &self.stream.whose);
-        info!(by, consumer, label, %order, "asked for on the page");
-        self.store.ask(order, by, asking::nonce()).await?;
-        self.streams.look_soon(&self.stream);
-        Ok(json!({}))
+        let mut words = order.to_string();
+        shorten(&mut words);
+        let redriven = match &order {
+            Order::Redrive(letter) => Some(letter.clone()),
+            _ => None,
+        };
+        match self.store.ask(order, by, nonce).await {
+            Ok(orders) => {
+                info!(by, consumer, label, order = words, "asked for on the page");
+                self.streams.look_soon(&self.stream);
+                let stands = redriven.and_then(|letter| standing(&orders, letter.as_ref()));
+                Ok(json!({ "redrive": stands }))
+            }
+            Err(problem) => {
+                let why = &problem.detail;
+                info!(by, consumer, label, order = words, why, "asked for on the page in vain");
+                Err(problem)
+            }
+        }
     }
 
     /// The dead letters, without their payloads.
     pub async fn letters(&self) -> Result<Value, Problem> {
-        let (found, more) = letters::first(self.store.progress(), MOST_LETTERS).await?;
-        *self.stream.letters.lock().expect("no panic while held") = found.clone();
-        Ok(json!({ "letters": found, "more": more }))
+        let ended = self.stream.ended_redrives();
+        let found = self.stream.letters.letters(self.store.progress(), ended).await?;
+        let age = found.age().as_millis() as u64;
+        Ok(json!({ "letters": *found.letters, "more": found.more, "age_ms": age }))
     }
 
-    /// A dead letter with its payload: the contents of items.
-    pub async fn letter(&self, asked: LetterAsked) -> Result<Value, Problem> {
+    /// The payload of a dead letter, the contents of items: JSON, as it was kept.
+    pub async fn letter(&self, asked: LetterAsked) -> Result<Body, Problem> {
         let letter = self.known(&[asked.id]).await?.remove(0).letter;
         let (by, (consumer, label)) = (&self.session.by, &self.stream.whose);
         info!(by, consumer, label, letter = %letter.id, "the contents of a dead letter are shown on the page");
+        // Goes with the answer until the browser has it.
+        let room = Arc::clone(self.payloads).acquire_owned().await.expect("never closed");
         let payload: Bytes = match letters::payload(self.store.progress(), &letter).await {
             // It is gone since it was listed, which is said better.
             Err(error @ ProgressError::Unsuitable(_)) => {
-                self.letters().await?;
+                self.stream.letters.renew().await;
                 self.known(&[letter.id.to_string()]).await?;
                 return Err(error.into());
             }
             payload => payload?,
         };
-        let text = String::from_utf8_lossy(&payload).into_owned();
-        let unreadable = |error| {
+        serde_json::from_slice::<&RawValue>(&payload).map_err(|error| {
             Problem::new(ProblemCode::Unsuitable, format!("its payload is not JSON: {error}"))
-        };
-        let payload = RawValue::from_string(text).map_err(unreadable)?;
-        Ok(json!({ "payload": payload }))
+        })?;
+        Ok(Body::from_stream(stream::iter([Ok::<_, Infallible>(payload)]).map(move |payload| {
+            let _room = &room;
+            payload
+        })))
     }
 
     /// Deletes letters for good.
@@ -106,34 +138,29 @@ impl Doing<'_> {
         }
         let (by, (consumer, label)) = (&self.session.by, &self.stream.whose);
         let found = self.known(&asked.ids).await?;
-        for Listed { letter, .. } in &found {
+        for listed in &found {
+            let letter = &listed.letter;
             info!(by, consumer, label, letter = %letter.id, "a dead letter is deleted on the page");
             letters::remove(self.store.progress(), letter).await?;
+            self.stream.letters.forget(listed).await;
         }
         Ok(json!({ "deleted": found.len() }))
     }
 
     /// These letters, by what was listed last, or by what is there now.
     async fn known(&self, ids: &[String]) -> Result<Vec<Listed>, Problem> {
-        let mut found = self.among(ids);
-        if found.len() < ids.len() {
-            self.letters().await?;
-            found = self.among(ids);
-        }
-        if found.len() == ids.len() {
-            return Ok(found);
-        }
-        let there: BTreeSet<String> = found.iter().map(|l| l.letter.id.to_string()).collect();
-        let missing = ids.iter().find(|id| !there.contains(*id)).cloned().unwrap_or_default();
-        let detail =
-            format!("there is no dead letter {missing}; it may have been redriven or deleted");
-        Err(Problem::new(ProblemCode::Unsuitable, detail))
+        let found = self.stream.letters.these(self.store.progress(), ids).await?;
+        found.map_err(|mut missing| {
+            shorten(&mut missing);
+            let detail =
+                format!("there is no dead letter {missing}; it may have been redriven or deleted");
+            Problem::new(ProblemCode::Unsuitable, detail)
+        })
     }
+}
 
-    fn among(&self, ids: &[String]) -> Vec<Listed> {
-        let ids: BTreeSet<&String> = ids.iter().collect();
-        let known = self.stream.letters.lock().expect("no panic while held");
-        let is_asked = |DeadLetter { id, .. }: &DeadLetter| ids.contains(&id.to_string());
-        known.iter().filter(|listed| is_asked(&listed.letter)).cloned().collect()
-    }
+/// The redrive of this letter, or of all, that stands.
+fn standing(orders: &Orders, letter: Option<&LetterId>) -> Option<u64> {
+    let is_it = |one: &&Redrive| one.ended.is_none() && one.letter.as_ref() == letter;
+    orders.redrives.iter().find(is_it).map(|redrive| redrive.id)
 }

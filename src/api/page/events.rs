@@ -5,7 +5,7 @@
 //! nor does it hold up the stop of the api.
 
 use super::session::Session;
-use super::watching::{Shown, Viewer};
+use super::stream::{Shown, Viewer};
 use crate::clock;
 use axum::body::Body;
 use bytes::Bytes;
@@ -17,8 +17,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A line that says nothing, so that a connection that is gone is noticed.
-const QUIET: Duration = Duration::from_secs(15);
+/// An event that says nothing comes at the latest then, so that a connection that is gone is
+/// noticed at both ends: the page believes it lost after 25 seconds without one (`js/api.js`).
+const QUIET: Duration = Duration::from_secs(10);
 
 /// One page's events.
 struct Events {
@@ -65,7 +66,7 @@ impl Events {
                         return Some(told);
                     }
                 }
-                () = tokio::time::sleep(QUIET) => return Some(Bytes::from_static(b":\n\n")),
+                () = tokio::time::sleep(QUIET) => return Some(event("ping", "{}")),
             }
         }
     }

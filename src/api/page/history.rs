@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 /// Between two points.
-pub(in crate::api) const STEP: Duration = Duration::from_secs(20);
+pub(super) const STEP: Duration = Duration::from_secs(20);
 /// Six hours of them.
 const MOST_POINTS: usize = 1080;
+pub(super) const KEPT_FOR: Duration = STEP.saturating_mul(MOST_POINTS as u32);
 
 /// The ring of one stream.
 pub(super) struct History {
@@ -137,7 +138,7 @@ mod tests {
         }
         let series = history.series(None);
         assert_eq!(series.t.len(), MOST_POINTS);
-        assert_eq!(STEP * MOST_POINTS as u32, Duration::from_secs(6 * 3600));
+        assert_eq!(KEPT_FOR, Duration::from_secs(6 * 3600));
         let bytes = serde_json::to_string(&series).unwrap().len();
         assert!(bytes < 32 << 10, "{bytes}");
     }

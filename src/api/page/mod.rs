@@ -12,9 +12,11 @@ mod door;
 mod events;
 mod guard;
 mod history;
+mod listing;
 mod picture;
 mod route;
 mod session;
+mod stream;
 mod watching;
 
 use super::calls::{self, read};
@@ -23,6 +25,7 @@ use super::private::Private;
 use crate::clock;
 use crate::progress::ApiToken;
 use crate::progress::problem::{Problem, ProblemCode};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -38,14 +41,18 @@ use session::Session;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use stream::{Viewer, Whose};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use watching::{Streams, Viewer, Whose};
+use watching::Streams;
 
 /// Where it is.
 const PATH: &str = "/page";
 /// The largest body that is read: some dozens of ids.
 const MAX_BODY_BYTES: usize = 32 << 10;
+/// And of a stranger, for a name and a token: small, for only the number of connections bounds how
+/// many there are at a time. Consumers' bodies wait for no stranger's.
+const MAX_SIGN_IN_BYTES: usize = 4 << 10;
 /// For a request and its answer, but for the events.
 const BOUND: Duration = Duration::from_secs(20);
 /// Pages that are open at a time.
@@ -57,6 +64,7 @@ pub(super) struct Page {
     streams: Streams,
     stop: CancellationToken,
     open: Arc<Semaphore>,
+    payloads: Arc<Semaphore>,
 }
 
 /// What is said about a request that was answered.
@@ -78,6 +86,7 @@ impl Page {
             streams: Streams::new(),
             stop,
             open: Arc::new(Semaphore::new(MOST_OPEN)),
+            payloads: Arc::new(Semaphore::new(doing::PAYLOADS)),
         }
     }
 
@@ -121,34 +130,35 @@ impl Page {
         }
         if route == Route::SignIn {
             let token = &private.settings().token;
-            let session = self.door.sign_in(token, &collect(body).await?).await?;
+            let body = collect(body, MAX_SIGN_IN_BYTES).await?;
+            let session = self.door.sign_in(token, &body).await?;
             return Ok(self.kept(private, &session));
         }
         let session = self.door.session(&headers)?;
         if let Some(place) = parts.extensions.get::<Arc<Place>>() {
             place.known();
         }
-        let doing = |whose: Whose| self.doing(private, &session, &whose);
         let query = parts.uri.query();
+        let doing = async |whose: Whose| self.doing(private, &session, &whose).await;
         match route {
             Route::SignIn | Route::Renew => Ok(self.kept(private, &session.renewed(clock::now()))),
             Route::SignOut => {
                 Ok((self.door.sign_out(&session), answer(&json!({}))).into_response())
             }
             Route::About => Ok(answer(&self.about(private, &session))),
-            Route::Events => self.events(private, &session, &whose(query)?),
-            Route::Letters => Ok(answer(&doing(whose(query)?)?.letters().await?)),
+            Route::Events => self.events(private, &session, &whose(query)?).await,
+            Route::Letters => Ok(answer(&doing(whose(query)?).await?.letters().await?)),
             Route::Letter => {
-                let (whose, asked) = asked(body).await?;
-                Ok(answer(&doing(whose)?.letter(asked).await?))
+                let (whose, asked) = asked(private, body).await?;
+                Ok(json_of(doing(whose).await?.letter(asked).await?))
             }
             Route::Delete => {
-                let (whose, asked) = asked(body).await?;
-                Ok(answer(&doing(whose)?.delete(asked).await?))
+                let (whose, asked) = asked(private, body).await?;
+                Ok(answer(&doing(whose).await?.delete(asked).await?))
             }
             Route::Order => {
-                let (whose, asked) = asked(body).await?;
-                Ok(answer(&doing(whose)?.order(asked).await?))
+                let (whose, asked) = asked(private, body).await?;
+                Ok(answer(&doing(whose).await?.order(asked).await?))
             }
         }
     }
@@ -161,7 +171,7 @@ impl Page {
 
     /// Who is signed in, and which streams there are to look at.
     fn about(&self, private: &Private, session: &Session) -> Value {
-        let streams = private.opened().into_iter();
+        let streams = private.beating(history::KEPT_FOR).into_iter();
         let streams =
             streams.map(|(consumer, label)| json!({ "consumer": consumer, "label": label }));
         json!({
@@ -174,27 +184,27 @@ impl Page {
         })
     }
 
-    fn events(&self, private: &Private, session: &Session, whose: &Whose) -> Outcome {
-        let (consumer, label) = whose;
-        private.store(consumer, label)?;
+    async fn events(&self, private: &Private, session: &Session, whose: &Whose) -> Outcome {
+        let stream = self.streams.find(private, whose).await?;
         let Ok(open) = Arc::clone(&self.open).try_acquire_owned() else {
             let detail = format!("{MOST_OPEN} pages are open at this replica: close some");
             return Err(Problem::new(ProblemCode::Unavailable, detail));
         };
-        let viewer: Viewer = self.streams.view(self.streams.of(whose), open);
+        let viewer: Viewer = self.streams.view(stream, open);
         let body = events::body(viewer, session, self.stop.clone());
         Ok(([(header::CONTENT_TYPE, "text/event-stream")], body).into_response())
     }
 
-    fn doing<'a>(
+    async fn doing<'a>(
         &'a self,
         private: &Private,
         session: &'a Session,
         whose: &Whose,
     ) -> Result<Doing<'a>, Problem> {
-        let (consumer, label) = whose;
-        let store = private.store(consumer, label)?;
-        Ok(Doing { session, store, stream: self.streams.of(whose), streams: &self.streams })
+        let stream = self.streams.find(private, whose).await?;
+        let store = private.store(&whose.0, &whose.1)?;
+        let (streams, payloads) = (&self.streams, &self.payloads);
+        Ok(Doing { session, store, stream, streams, payloads })
     }
 }
 
@@ -219,22 +229,26 @@ fn whose(query: Option<&str>) -> Result<Whose, Problem> {
 }
 
 /// Of whom something is asked, and what.
-async fn asked<T: DeserializeOwned>(body: axum::body::Body) -> Result<(Whose, T), Problem> {
-    let body = collect(body).await?;
+async fn asked<T: DeserializeOwned>(private: &Private, body: Body) -> Result<(Whose, T), Problem> {
+    let _room = private.room(MAX_BODY_BYTES).await;
+    let body = collect(body, MAX_BODY_BYTES).await?;
     let Asked { consumer, label } = read(&body)?;
     Ok(((consumer, label), read(&body)?))
 }
 
-async fn collect(body: axum::body::Body) -> Result<Bytes, Problem> {
-    let collected = Limited::new(body, MAX_BODY_BYTES).collect().await;
+async fn collect(body: Body, most: usize) -> Result<Bytes, Problem> {
+    let collected = Limited::new(body, most).collect().await;
     let unread = |error| {
-        let detail = format!("the body did not arrive, or is too large: {error}");
+        let detail = format!("the body did not arrive, or is larger than {most} bytes: {error}");
         Problem::new(ProblemCode::TooLarge, detail)
     };
     collected.map(|body| body.to_bytes()).map_err(unread)
 }
 
 fn answer(body: &Value) -> Response {
-    let body = calls::answer(body).expect("it is made of values");
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    json_of(calls::answer(body).expect("it is made of values"))
+}
+
+fn json_of(body: impl Into<Body>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }

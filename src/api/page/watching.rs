@@ -1,95 +1,35 @@
 //! The looks at the table that all open pages share.
 //!
-//! Owns when to look: at workers and orders every two seconds while a page is open, and for the
-//! history every twenty whoever looks; at shards only for open pages, the more of them the rarer.
-//! What is shown is [`super::picture`]'s. Invariant: what a look costs depends neither on how many
-//! pages are open nor, where none is, on how many shards there are.
+//! Owns which streams are looked at: those for whom workers show life, for the history, and those
+//! with an open page; and how many at a time. What a look is and when the next is due is
+//! [`super::stream`]'s. Invariant: what nobody shows life for and nobody looks at costs nothing,
+//! and a look that hangs holds up no other stream's.
 
-use super::history::{History, STEP};
-use super::picture::Picture;
+use super::history::{KEPT_FOR, STEP};
+use super::stream::{Stream, Viewer, Whose};
 use crate::api::private::Private;
 use crate::clock;
-use crate::progress::letters::Listed;
-use crate::progress::{Coordination, WorkerId};
-use futures_util::future::join_all;
-use std::collections::BTreeMap;
+use crate::progress::problem::{Problem, ProblemCode};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use std::time::SystemTime;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-/// Between two looks at workers and orders while a page is open.
-const LOOK: Duration = Duration::from_secs(2);
-/// So many shards are worth a look a second: their items are read at 64 of them a read unit or so.
-const SHARDS_A_SECOND: usize = 100;
-/// A look takes no longer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Streams that are looked at; further ones are shown without history.
+/// Streams that are looked at.
 const MOST_STREAMS: usize = 64;
+/// Looks that are under way at a time. One that hangs holds up nobody else's.
+const MOST_LOOKS: usize = 16;
 
-/// A consumer and the label of its stream.
-pub(super) type Whose = (String, String);
-
-/// All streams of this api that somebody has asked for since its start.
+/// The streams of this api for whom workers show life, and those that somebody looks at.
 pub(in crate::api) struct Streams {
     started: SystemTime,
     known: Mutex<BTreeMap<Whose, Arc<Stream>>>,
     wake: Notify,
-}
-
-/// One of them.
-pub(super) struct Stream {
-    pub whose: Whose,
-    pub shown: watch::Sender<Arc<Shown>>,
-    viewers: AtomicUsize,
-    memory: Mutex<Memory>,
-    /// The dead letters that were listed last.
-    pub letters: Mutex<Vec<Listed>>,
-}
-
-/// What was seen last, and what has changed since the look before.
-#[derive(Default)]
-pub(super) struct Shown {
-    /// Grows with every look.
-    pub look: u64,
-    pub picture: Arc<Picture>,
-    /// The shards are in it: only then is there something to show.
-    pub loaded: bool,
-    /// As [`Picture::since`] has it, in text; none with the first look.
-    pub change: Option<Arc<str>>,
-    /// Why the table could not be looked at.
-    pub trouble: Option<String>,
-}
-
-/// What a stream's looks remember.
-struct Memory {
-    history: History,
-    looked: Option<Instant>,
-    loaded: Option<Instant>,
-    beats: BTreeMap<WorkerId, (u64, Instant)>,
-}
-
-/// A page that is open. Its stream is looked at more often while there is one.
-pub(super) struct Viewer {
-    pub stream: Arc<Stream>,
-    /// Its place among the pages that may be open.
-    _open: OwnedSemaphorePermit,
-}
-
-impl Viewer {
-    /// All that is to be shown.
-    pub fn whole(&self, shown: &Shown) -> String {
-        let series = self.stream.memory().history.series(None);
-        shown.picture.whole(clock::now(), &series).to_string()
-    }
-}
-
-impl Drop for Viewer {
-    fn drop(&mut self) {
-        self.stream.viewers.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Streams {
@@ -97,176 +37,104 @@ impl Streams {
         Self { started: clock::now(), known: Mutex::default(), wake: Notify::new() }
     }
 
-    /// A stream to look at from now on.
-    pub fn of(&self, whose: &Whose) -> Arc<Stream> {
-        let mut known = self.lock();
-        if known.len() >= MOST_STREAMS && !known.contains_key(whose) {
-            // Nobody looks at these now; their history is lost.
-            known.retain(|_, stream| Arc::strong_count(stream) > 1);
+    /// A stream that is known, or of which the table knows something: an address that names
+    /// anything else has nothing looked at or kept.
+    pub async fn find(&self, private: &Private, whose: &Whose) -> Result<Arc<Stream>, Problem> {
+        let known = self.lock().get(whose).cloned();
+        if let Some(stream) = known {
+            return Ok(stream);
         }
-        let new = || Arc::new(Stream::new(whose.clone(), self.started));
-        Arc::clone(known.entry(whose.clone()).or_insert_with(new))
+        let (consumer, label) = whose;
+        let store = private.store(consumer, label)?;
+        let seen = store.seen().await?;
+        let is_there = seen.stream.is_some() || !seen.workers.is_empty() || seen.orders.version > 0;
+        if !is_there {
+            let detail =
+                format!("no consumer {consumer} has ever read a stream with the label {label}");
+            return Err(Problem::new(ProblemCode::Unsuitable, detail));
+        }
+        self.of(whose).ok_or_else(|| {
+            let detail = format!("{MOST_STREAMS} streams are looked at by this replica already");
+            Problem::new(ProblemCode::Unavailable, detail)
+        })
+    }
+
+    /// A stream to look at for as long as somebody keeps it; `None` where there are too many.
+    fn of(&self, whose: &Whose) -> Option<Arc<Stream>> {
+        let mut known = self.lock();
+        if let Some(stream) = known.get(whose) {
+            return Some(Arc::clone(stream));
+        }
+        if known.len() >= MOST_STREAMS {
+            return None;
+        }
+        let stream = Arc::new(Stream::new(whose.clone(), self.started));
+        known.insert(whose.clone(), Arc::clone(&stream));
+        Some(stream)
     }
 
     /// One more page of it is open.
     pub fn view(&self, stream: Arc<Stream>, open: OwnedSemaphorePermit) -> Viewer {
-        stream.viewers.fetch_add(1, Ordering::Relaxed);
+        let viewer = Viewer::new(stream, open);
         self.wake.notify_one();
-        Viewer { stream, _open: open }
+        viewer
     }
 
     /// Something was asked for, and those who look should see it soon.
     pub fn look_soon(&self, stream: &Stream) {
-        stream.memory().looked = None;
+        stream.is_due();
         self.wake.notify_one();
     }
 
     /// Looks for ever.
     pub async fn run(&self, private: &Private) -> Infallible {
+        let mut looking: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         loop {
-            for whose in private.opened() {
-                self.of(&whose);
-            }
-            let all: Vec<Arc<Stream>> = self.lock().values().cloned().collect();
+            self.choose(private);
             let now = Instant::now();
-            let is_due = |stream: &&Arc<Stream>| stream.next_look().is_none_or(|at| at <= now);
-            join_all(all.iter().filter(is_due).map(|stream| stream.look(private))).await;
-            let next = all.iter().filter_map(|stream| stream.next_look()).min();
             // Whom a consumer asks for meanwhile is found with the next step at the latest.
-            let next = next.map_or(now + LOOK, |next| next.min(now + STEP));
+            let mut next = now + STEP;
+            for stream in self.idle() {
+                match stream.next_look().filter(|at| *at > now) {
+                    Some(at) => next = next.min(at),
+                    None if looking.len() < MOST_LOOKS => {
+                        stream.begin_look();
+                        looking.push(Box::pin(async move { stream.look(private).await }));
+                    }
+                    // With the next that is through.
+                    None => break,
+                }
+            }
             tokio::select! {
+                Some(()) = looking.next() => {}
                 () = tokio::time::sleep_until(next) => {}
                 () = self.wake.notified() => {}
             }
         }
     }
 
+    /// Takes in for whom workers show life, and lets go of whom nobody does and nobody looks at:
+    /// their history is over.
+    fn choose(&self, private: &Private) {
+        let beating = private.beating(KEPT_FOR);
+        let lives: BTreeSet<&Whose> = beating.iter().collect();
+        self.lock().retain(|whose, stream| lives.contains(whose) || Arc::strong_count(stream) > 1);
+        for whose in &beating {
+            // Where there is no room, it has no history.
+            let _ = self.of(whose);
+        }
+    }
+
+    /// Those that no look is under way at, first of all those with open pages.
+    fn idle(&self) -> Vec<Arc<Stream>> {
+        let known = self.lock();
+        let idle = known.values().filter(|stream| !stream.is_looking());
+        let mut idle: Vec<_> = idle.cloned().collect();
+        idle.sort_by_key(|stream| !stream.is_viewed());
+        idle
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Whose, Arc<Stream>>> {
         self.known.lock().expect("no panic while held")
-    }
-}
-
-impl Stream {
-    fn new(whose: Whose, started: SystemTime) -> Self {
-        let memory = Memory {
-            history: History::new(started),
-            looked: None,
-            loaded: None,
-            beats: BTreeMap::new(),
-        };
-        Self {
-            whose,
-            shown: watch::Sender::default(),
-            viewers: AtomicUsize::new(0),
-            memory: Mutex::new(memory),
-            letters: Mutex::default(),
-        }
-    }
-
-    fn is_viewed(&self) -> bool {
-        self.viewers.load(Ordering::Relaxed) > 0
-    }
-
-    /// When to look again; `None` for at once.
-    fn next_look(&self) -> Option<Instant> {
-        let wait = if self.is_viewed() { LOOK } else { STEP };
-        self.memory().looked.map(|looked| looked + wait)
-    }
-
-    /// Looks once, and shows what is seen.
-    async fn look(&self, private: &Private) {
-        self.memory().looked = Some(Instant::now());
-        let before = Arc::clone(&self.shown.borrow());
-        let looking = tokio::time::timeout(PATIENCE, self.see(private, &before));
-        let seen = looking.await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-        let now = clock::now();
-        let look = before.look + 1;
-        let shown = match seen {
-            Err(why) => {
-                let (picture, loaded) = (Arc::clone(&before.picture), before.loaded);
-                self.memory().note(now, None);
-                Shown { look, picture, loaded, change: None, trouble: Some(why) }
-            }
-            Ok(picture) => {
-                let point = self.memory().note(now, Some(&picture));
-                let loaded = self.memory().loaded.is_some();
-                let change = (loaded && before.loaded).then(|| {
-                    let series = point.then(|| self.memory().history.series(Some(now - STEP / 2)));
-                    let change = picture.since(&before.picture, now, series.as_ref());
-                    change.to_string().into()
-                });
-                Shown { look, picture: Arc::new(picture), loaded, change, trouble: None }
-            }
-        };
-        self.shown.send_replace(Arc::new(shown));
-    }
-
-    async fn see(&self, private: &Private, before: &Shown) -> Result<Picture, String> {
-        let (consumer, label) = &self.whose;
-        let store = private.store(consumer, label).map_err(|problem| problem.detail)?;
-        let seen = store.seen().await.map_err(|problem| problem.detail)?;
-        let (silent, due) = {
-            let mut memory = self.memory();
-            let has_moved = has_moved(&before.picture.seen, &seen);
-            (memory.observe(&seen), memory.wants_shards(before.picture.shards.len(), has_moved))
-        };
-        let shards = if !self.is_viewed() {
-            self.memory().loaded = None;
-            Vec::new()
-        } else if due {
-            let began = Instant::now();
-            let shards = store.shards().await.map_err(|error| error.to_string())?;
-            self.memory().loaded = Some(began);
-            shards
-        } else {
-            before.picture.shards.clone()
-        };
-        Ok(Picture { seen, silent, shards })
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().expect("no panic while held")
-    }
-}
-
-/// Whether shards have probably come, gone or changed hands.
-fn has_moved(before: &Coordination, now: &Coordination) -> bool {
-    let of = |seen: &Coordination| -> Vec<(WorkerId, u64, u64)> {
-        let members = seen.workers.iter();
-        members.map(|m| (m.sign.worker.clone(), m.sign.shards, m.announced)).collect()
-    };
-    before.orders.version != now.orders.version || of(before) != of(now)
-}
-
-impl Memory {
-    /// For how long the beats have stood still.
-    fn observe(&mut self, seen: &Coordination) -> BTreeMap<WorkerId, Duration> {
-        let now = Instant::now();
-        let mut beats = BTreeMap::new();
-        for sign in seen.workers.iter().map(|member| &member.sign) {
-            let known = self.beats.get(&sign.worker).filter(|(beat, _)| *beat == sign.beat);
-            beats.insert(sign.worker.clone(), known.copied().unwrap_or((sign.beat, now)));
-        }
-        self.beats = beats;
-        let silent = self.beats.iter().map(|(worker, (_, at))| (worker.clone(), now - *at));
-        silent.collect()
-    }
-
-    /// Whether it is time to read the shards, of which there were so many.
-    fn wants_shards(&self, shards: usize, has_moved: bool) -> bool {
-        let pause = Duration::from_secs((shards / SHARDS_A_SECOND) as u64);
-        self.loaded.is_none_or(|at| has_moved || at.elapsed() >= pause)
-    }
-
-    /// Adds a point to the history when it is time. Whether it was.
-    fn note(&mut self, now: SystemTime, picture: Option<&Picture>) -> bool {
-        let is_due = self.history.last().is_none_or(|last| {
-            // A clock that was set back must not stop the history.
-            now.duration_since(last).map_or(true, |elapsed| elapsed + LOOK / 2 >= STEP)
-        });
-        if is_due {
-            self.history.add(now, picture.into_iter().flat_map(Picture::living));
-        }
-        is_due
     }
 }

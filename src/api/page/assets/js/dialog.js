@@ -3,6 +3,13 @@
 
 import { html, render, nothing } from "../vendor/lit-html/lit-html.js";
 
+let close = () => {};
+
+/** Takes the question away that is asked, if there is one. */
+export function dismiss() {
+  close(null);
+}
+
 /**
  * Asks; resolves with the fields' values, or null. A field has name, label, and either `type` and
  * `value` or `options` as [value, text]; `hint` says more; `when(values)` whether it counts.
@@ -11,7 +18,8 @@ export function ask({ title, text, action, danger = false, fields = [] }) {
   return new Promise((resolve) => {
     const root = document.getElementById("dialogs");
     const values = () => Object.fromEntries(new FormData(root.querySelector("form")));
-    const close = (answer) => {
+    close = (answer) => {
+      close = () => {};
       const dialog = root.querySelector("dialog");
       dialog.onclose = null;
       dialog.close();

@@ -1,12 +1,14 @@
 // What the page knows, and how events change it. Pure: no document, no network.
 
 const MOST_POINTS = 1080;
+/** A leader that can redrive has begun after so long, in milliseconds. */
+const BEGINS = 60_000;
 
 export function fresh() {
   return {
-    session: null, problem: "", whose: null, connection: "connecting", trouble: "",
+    session: null, problem: "", refusal: "", whose: null, connection: "connecting", lost: "", trouble: "",
     at: 0, leader: null, workers: [], shards: new Map(), orders: none(), history: null,
-    letters: null, contents: new Map(), busy: null, said: "",
+    letters: null, contents: new Map(), busy: null, asked: new Set(), said: "",
     showEnded: false, showAll: false,
   };
 }
@@ -24,7 +26,7 @@ export function turn(state, whose) {
 /** Takes in an event with all there is, or with what has changed. */
 export function take(state, name, data) {
   if (name === "trouble") {
-    state.trouble = data.why;
+    Object.assign(state, { connection: "live", trouble: data.why });
     return;
   }
   const isWhole = name === "view";
@@ -70,6 +72,22 @@ export function isSilent(worker) {
   return worker.silent_ms >= Math.max(1, worker.failover_ms);
 }
 
+/** The redrives that stand, and how far they are or what they wait for. */
+export function standing(state) {
+  const leads = state.workers.some((w) => w.worker === state.leader && !isSilent(w));
+  const { redriving } = reports(state);
+  return state.orders.redrives.filter((one) => !one.ended).map((one) => {
+    const now = redriving.find((other) => other.id === one.id);
+    if (now) return { ...one, done: now.tried, of: now.of };
+    const others = redriving.length > 0;
+    const waits = !leads ? "nobody leads: it waits for a consumer that runs"
+      : others ? "it waits for the one before it"
+        : state.at - one.asked.at < BEGINS ? "the leader begins soon"
+          : "the leader has not begun: an older version of Streamgate cannot";
+    return { ...one, waits };
+  });
+}
+
 /** What each shard is doing, in one word, by id. */
 export function states(state) {
   const alive = new Set(state.workers.filter((w) => !isSilent(w)).map((w) => w.worker));
@@ -89,12 +107,14 @@ export function summary(state) {
   const words = [...states(state).values()];
   const count = (word) => words.filter((other) => other === word).length;
   const alive = state.workers.filter((w) => !isSilent(w));
+  const free = count("free");
   return {
-    age: Math.max(0, ...alive.map((w) => w.age_ms)) / 1000,
+    // How far behind a shard is that nobody reads, nobody knows.
+    age: alive.length === 0 || free > 0 ? null : Math.max(...alive.map((w) => w.age_ms)) / 1000,
     rate: state.history?.rate.at(-1) ?? null,
     workers: alive.length,
     open: words.length - count("ended"), ended: count("ended"), paused: count("paused"),
-    free: count("free"), retrying: reports(state).retryingInAll,
+    free, retrying: reports(state).retryingInAll,
     gaps: [...state.shards.values()].reduce((sum, shard) => sum + shard.gaps.length, 0),
   };
 }

@@ -25,7 +25,7 @@ export function numbers(state) {
   const now = summary(state);
   const letters = state.letters === null ? "–" : number(state.letters.letters.length) + (state.letters.more ? "+" : "");
   return html`<section aria-labelledby="now"><h2 id="now">Now</h2><dl class="tiles">
-    ${tile("Behind", now.age < 1 ? "at the tip" : duration(now.age), now.age > 60)}
+    ${tile("Behind", now.age === null ? "–" : now.age < 1 ? "at the tip" : duration(now.age), now.age === null || now.age > 60)}
     ${tile("Records/s", now.rate === null ? "–" : number(now.rate))}
     ${tile("Workers", number(now.workers), now.workers === 0)}
     ${tile("Open shards", number(now.open))}
@@ -74,7 +74,7 @@ export function shards(state, act, toggle) {
   const all = [...state.shards.values()];
   const shown = all.filter((shard) => state.showEnded || words.get(shard.id) !== "ended");
   const rows = state.showAll ? shown : shown.slice(0, MOST_ROWS);
-  const hidden = all.length - shown.length;
+  const ended = all.filter((shard) => words.get(shard.id) === "ended").length;
   const row = (shard) => {
     const word = words.get(shard.id);
     const isPaused = state.orders.pauses.some((pause) => pause.shard === shard.id);
@@ -92,7 +92,7 @@ export function shards(state, act, toggle) {
     ${waitingInAll === 0 ? nothing : html`<ul>
       ${waiting.map((one) => html`<li>Shard <code>${short(one.shard)}</code> waits until <code>${short(one.parent)}</code> is read to its end.</li>`)}
       ${waitingInAll > waiting.length ? html`<li>${many(waitingInAll - waiting.length, "more shard")} wait for their parents.</li>` : nothing}</ul>`}
-    <p><label><input type="checkbox" .checked=${state.showEnded} @change=${() => toggle("showEnded")}> Show the shards that are read to their end (${number(hidden || words.size - shown.length)})</label></p>
+    <p><label><input type="checkbox" .checked=${state.showEnded} @change=${() => toggle("showEnded")}> Show the shards that are read to their end (${number(ended)})</label></p>
     ${shown.length === 0 ? html`<p class="none">No shard is open.</p>` : table("Shards",
       ["Shard", "State", "Read by", "Continues", "Position", "Written", "Orders"],
       repeat(rows, (shard) => shard.id, row))}
