@@ -11,6 +11,8 @@ use super::{Lease, NewShard, ProgressError, WorkerId};
 /// Takes and hand-overs of a shard that an epoch has room for: one a second for half a
 /// year. A counter that JSON carries exactly has room for half a billion epochs.
 const COUNTED_IN_AN_EPOCH: u64 = 1 << 24;
+/// Counters of a later one would be more than JSON carries exactly.
+pub(super) const MAX_EPOCH: u64 = (1 << 29) - 1;
 
 /// The beat that begins a life. No other does: one that was removed stays removed.
 pub(super) const FIRST_BEAT: u64 = 1;

@@ -78,6 +78,25 @@ impl JsonSchema for Position {
     }
 }
 
+/// An epoch: a count whose leases are counts, too.
+pub(super) mod epoch {
+    use super::*;
+    use crate::progress::fencing::MAX_EPOCH;
+
+    pub use super::count::serialize;
+
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": MAX_EPOCH})
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let epoch = count::deserialize(from)?;
+        let is_one = epoch <= MAX_EPOCH;
+        let why = || serde::de::Error::custom(format!("expected an epoch, 0 to {MAX_EPOCH}"));
+        is_one.then_some(epoch).ok_or_else(why)
+    }
+}
+
 /// Counts, up to what a double holds exactly: no program between rounds them, and one
 /// more can always be counted. JSON knows no integers, so `1.0` is one too.
 pub(super) mod count {
@@ -289,10 +308,22 @@ pub(super) mod number {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Checkpoint, Gap, Lease};
+    use super::super::fencing::{MAX_EPOCH, first};
+    use super::super::{Checkpoint, Gap, Lease, NewShard};
     use super::*;
     use serde_json::json;
     use std::time::Duration;
+
+    #[test]
+    fn an_epoch_is_one_whose_leases_json_carries_exactly() {
+        let read = |epoch: u64| {
+            let text = json!({"parent": null, "position": "TRIM_HORIZON", "epoch": epoch});
+            serde_json::from_str::<NewShard>(&text.to_string())
+        };
+        let last = read(MAX_EPOCH).unwrap();
+        assert!(first(Some(&last), &WorkerId::from("w")).counter < count::MAX);
+        assert!(read(MAX_EPOCH + 1).is_err());
+    }
 
     #[test]
     fn a_checkpoint_stands_as_documented() {

@@ -280,7 +280,7 @@ pub struct NewShard {
     #[serde(default)]
     pub closed: bool,
     /// [`Orders::epoch`] as it was when this was decided.
-    #[serde(default, with = "json::count")]
-    #[schemars(schema_with = "json::count::schema")]
+    #[serde(default, with = "json::epoch")]
+    #[schemars(schema_with = "json::epoch::schema")]
     pub epoch: u64,
 }
