@@ -304,17 +304,39 @@ def test_everything_can_be_done_with_the_keyboard(open_page, world):
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert page.evaluate(focused) == label, "the focus is back"
-    page.keyboard.press("Enter")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    press_and_confirm(page, "Pause")
     expect(page.locator(".said")).to_contain_text("Asked for")
     resume = label.replace("Pause", "Resume")
     expect(page.get_by_role("button", name=resume)).to_be_visible()
     page.get_by_role("button", name=resume).focus()
-    page.keyboard.press("Enter")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    press_and_confirm(page, "Resume")
     expect(page.get_by_role("button", name=label)).to_be_visible()
+
+
+def press_and_confirm(page, action):
+    """Presses what has the focus, and says yes to the question; with the keyboard."""
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(dialog.get_by_role("button", name=action, exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+
+
+def test_a_question_is_not_taken_away_by_the_end_of_the_one_before(open_page, world):
+    page = open_page()
+    page.evaluate("""() => {
+        const button = document.querySelector("section[aria-labelledby=orders] button");
+        button.click();
+        // As Escape does; the browser says `close` later.
+        document.querySelector("dialog").close();
+        button.click();
+        return new Promise((done) => setTimeout(done, 100));
+    }""")
+    expect(page.get_by_role("dialog")).to_be_visible(timeout=1)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_markup_in_names_errors_and_values_is_text(open_page, world):

@@ -15,12 +15,13 @@ export function dismiss() {
  * `value` or `options` as [value, text]; `hint` says more; `when(values)` whether it counts.
  */
 export function ask({ title, text, action, danger = false, fields = [] }) {
+  // Of one that was just left with Escape the browser has still to say so: that is not about this one.
+  dismiss();
   return new Promise((resolve) => {
     const root = document.getElementById("dialogs");
     const values = () => Object.fromEntries(new FormData(root.querySelector("form")));
     close = (answer) => {
       close = () => {};
-      const dialog = root.querySelector("dialog");
       dialog.onclose = null;
       dialog.close();
       render(nothing, root);
