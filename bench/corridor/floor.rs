@@ -17,25 +17,26 @@ pub const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=bench/20260101/us-e
 /// Measures it.
 pub fn run(plan: &Plan, stream: SocketAddr) -> Usage {
     let started = Instant::now();
-    let mut part = Part::start(&["--floor", &stream.to_string()]);
+    let mut part = Part::start(&["--floor", &stream.to_string(), &plan.pages.to_string()]);
     let bytes: usize = part.hear().parse().expect("a number of bytes");
     assert!(bytes >= plan.total() * plan.bytes / 2, "the pages were read: {bytes}");
     part.process.usage(started.elapsed())
 }
 
-/// Reads every shard on a connection and thread of its own, tells the bytes, and stays
-/// until it has been looked at.
-pub fn read(address: &str) {
+/// Reads so many pages of every shard on a connection and thread of its own, tells the bytes, and
+/// stays until it has been looked at. A shard that stays open has no last one.
+pub fn read(address: &str, pages: &str) {
     let address: SocketAddr = address.parse().expect("an address");
+    let pages: usize = pages.parse().expect("a number");
     let readers: Vec<_> = describe(address)
         .expect("a listing")
         .into_iter()
         .map(|shard| {
             thread::spawn(move || {
-                let mut bytes = 0;
+                let (mut bytes, mut read) = (0, 0);
                 read_shard(address, &shard, |page| {
-                    bytes += page.len();
-                    true
+                    (bytes, read) = (bytes + page.len(), read + 1);
+                    read < pages
                 });
                 bytes
             })

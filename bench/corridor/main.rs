@@ -80,7 +80,7 @@ fn main() {
     };
     // The parts that run in processes of their own are this program, too.
     if let Some(rest) = after("--floor") {
-        return floor::read(&rest[0]);
+        return floor::read(&rest[0], &rest[1]);
     }
     if let Some(rest) = after("--client") {
         return client::post(&rest[0], &rest[1], &rest[2]);
