@@ -134,7 +134,7 @@ impl<'a> Redriver<'a> {
             *run = Some(self.begin(redrive).await?);
         }
         let at = run.as_mut().expect("it was just begun");
-        let Some(listed) = at.letters.front() else {
+        if at.letters.is_empty() {
             let outcome = at.outcome();
             info!(
                 by = at.by,
@@ -145,20 +145,22 @@ impl<'a> Redriver<'a> {
             done.insert(at.id, Done { outcome, noted: false });
             *run = None;
             return Ok(true);
-        };
-        if view.orders.pause(&listed.letter.id.shard).is_some() {
-            return Ok(false);
         }
+        // What is paused waits, and holds up no other shard's; within a shard the order stays.
+        let is_paused = |listed: &Listed| view.orders.pause(&listed.letter.id.shard).is_some();
+        let next = at.letters.iter().position(|listed| !is_paused(listed));
         let is_due = at.told.is_none_or(|told| told.elapsed() >= TELL);
         if is_due {
             at.told = Some(Instant::now());
         }
         self.tell(Some(Redriving { id: at.id, of: at.of, tried: at.tried }), is_due);
+        let Some(next) = next else { return Ok(false) };
         let _busy = self.busy.lock().await;
         if self.drain.is_cancelled() {
             return Ok(false);
         }
         let store = &*self.consumer.progress;
+        let listed = &at.letters[next];
         let redriven = match self.consumer.deliverer.redrive(store, listed, &mut at.held).await {
             // Somebody has removed some of it.
             Err(ProgressError::Unsuitable(why)) => Redriven::Failed { why },
@@ -173,7 +175,7 @@ impl<'a> Redriver<'a> {
             }
         }
         at.tried += 1;
-        at.letters.pop_front();
+        at.letters.remove(next);
         Ok(true)
     }
 

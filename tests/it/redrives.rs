@@ -3,12 +3,14 @@
 
 use crate::support::around::store_around;
 use crate::support::rig::{Recorder, Running, arn, put_rounds, settings, start, until};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use streamgate::batch::BatchSettings;
 use streamgate::consumer::ConsumerSettings;
 use streamgate::deliver::{OnFailure, RetrySettings};
+use streamgate::progress::letters::{DeadLetter, Reason};
 use streamgate::progress::orders::{Order, Orders, Request};
 use streamgate::progress::{MemoryProgress, Progress, letters};
 use streamgate::simulator::Simulator;
@@ -103,6 +105,40 @@ async fn a_redrive_waits_while_the_stream_is_paused() {
     tokio::time::sleep(60 * SECOND).await;
     assert_eq!(scene.letters().await.len(), 2, "nothing is handed to the handler");
     scene.ask(Order::Resume(None)).await;
+    scene.until_letters(0).await;
+    scene.until_noted().await;
+    scene.running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_of_a_paused_shard_wait_and_hold_up_no_other_shards() {
+    let scene = Scene::new().await;
+    let paused = scene.letters().await[0].shard.clone();
+    let letter = DeadLetter {
+        id: "shardId-99999999999999999999-0badcafe:5-5:00c0ffee00c0ffee".parse().unwrap(),
+        reason: Reason::Retries,
+        records: 1,
+        attempts: 1,
+        first_error: None,
+        last_error: None,
+        given_up_at: SystemTime::now(),
+        bytes: 0,
+    };
+    let payload = Bytes::from_static(br#"{"Records":[{"dynamodb":{"SequenceNumber":"5"}}]}"#);
+    letters::keep(&scene.store, letter, &payload, &mut 0).await.unwrap();
+    scene.ask(Order::Pause(Some(paused.clone()))).await;
+    scene.ask(Order::Redrive(None)).await;
+    scene.until_letters(2).await;
+    assert!(scene.letters().await.iter().all(|letter| letter.shard == paused));
+    // Whoever looks sees that it has begun, and how far it is.
+    let redriving = async || {
+        let workers = scene.store.coordination().await.unwrap().workers;
+        workers[0].sign.report.redriving.map(|it| (it.of, it.tried))
+    };
+    while redriving().await != Some((3, 1)) {
+        tokio::time::sleep(SECOND / 50).await;
+    }
+    scene.ask(Order::Resume(Some(paused))).await;
     scene.until_letters(0).await;
     scene.until_noted().await;
     scene.running.stop().await;
