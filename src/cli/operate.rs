@@ -14,8 +14,9 @@ use std::time::SystemTime;
 use streamgate::aws;
 use streamgate::config;
 use streamgate::program::progress;
-use streamgate::progress::orders::{MAX_BY_BYTES, Order, SeekTo};
-use streamgate::progress::{ProgressError, asking};
+use streamgate::progress::ProgressError;
+use streamgate::progress::asking::{self, MAX_BY_BYTES, is_name};
+use streamgate::progress::orders::{Order, SeekTo};
 use streamgate::source::ShardId;
 use streamgate::telemetry::metrics::Metrics;
 
@@ -127,10 +128,10 @@ fn by(matches: &ArgMatches) -> Result<String, Exit> {
         let user = variable("USER").unwrap_or_else(|| "somebody".to_owned());
         variable("HOSTNAME").map_or(user.clone(), |host| format!("{user}@{host}"))
     });
-    if (1..=MAX_BY_BYTES).contains(&by.len()) && !by.chars().any(char::is_control) {
+    if is_name(&by) {
         return Ok(by);
     }
-    Err(Exit::Usage(format!("--by is 1 to {MAX_BY_BYTES} bytes of text")))
+    Err(Exit::Usage(format!("--by is 1 to {MAX_BY_BYTES} bytes of text that is seen")))
 }
 
 fn seek_to(text: &str) -> Result<SeekTo, Exit> {

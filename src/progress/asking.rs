@@ -18,6 +18,19 @@ pub fn nonce() -> u64 {
 /// Every nonce is smaller.
 pub const MOST_NONCE: u64 = 1 << 53;
 
+/// The longest name of who asks, in bytes.
+pub const MAX_BY_BYTES: usize = 128;
+
+/// Whether somebody may be called so: names stand in logs, on the page and on terminals, so that
+/// what is not seen, ends lines or turns the order of letters around could make one pass for another.
+pub fn is_name(by: &str) -> bool {
+    let is_odd = |c: char| {
+        let unseen = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
+        c.is_control() || unseen || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    (1..=MAX_BY_BYTES).contains(&by.len()) && !by.chars().any(is_odd)
+}
+
 /// Asks. The answer is what stands then. With the same `nonce` it counts once.
 ///
 /// # Errors

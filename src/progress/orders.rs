@@ -4,6 +4,7 @@
 //! carry it out. Pure: a store reads what stands, has it changed here, and writes it back
 //! if nobody else has meanwhile. Invariant: a request that is sent twice counts once.
 
+use super::asking::{MAX_BY_BYTES, is_name};
 use super::json;
 use super::letters::LetterId;
 use super::redrives::{self, Ended, Redrive};
@@ -19,8 +20,6 @@ pub const MAX_STANDING: usize = 1_000;
 const REMEMBERED: usize = 20;
 /// How long one is known that comes twice: longer than any call is under way.
 const KNOWN: Duration = Duration::from_secs(120);
-/// The longest name of who asked.
-pub const MAX_BY_BYTES: usize = 128;
 
 /// Where to go on reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -230,8 +229,10 @@ impl Orders {
         if self.nonces.iter().any(|known| known.nonce == *nonce) {
             return Ok(None);
         }
-        if !(1..=MAX_BY_BYTES).contains(&by.len()) || by.chars().any(char::is_control) {
-            return Err(Refused(format!("who asks is named in 1 to {MAX_BY_BYTES} bytes")));
+        if !is_name(by) {
+            return Err(Refused(format!(
+                "who asks is named in 1 to {MAX_BY_BYTES} bytes that are seen"
+            )));
         }
         let asked = || Asked { by: by.clone(), at: now };
         let mut orders = Self { version: self.version + 1, ..self.clone() };
@@ -477,7 +478,7 @@ mod tests {
         }
         assert!(once.with(&skip(1), at(1)).unwrap_err().to_string().contains("stand already"));
         assert_eq!(once.past.len(), REMEMBERED);
-        for by in ["", "a\nb", &"x".repeat(MAX_BY_BYTES + 1)] {
+        for by in ["", "a\nb", "a\u{202e}b", "a\u{200b}", &"x".repeat(MAX_BY_BYTES + 1)] {
             let request = Request { by: by.to_owned(), ..skip(1) };
             assert!(orders.with(&request, at(1)).is_err(), "{by:?}");
         }

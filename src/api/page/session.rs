@@ -7,7 +7,7 @@
 //! no valid MAC is never read.
 
 use crate::progress::ApiToken;
-use crate::progress::orders::MAX_BY_BYTES;
+use crate::progress::asking::is_name;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -36,8 +36,7 @@ impl Session {
     /// Begins one; `None` where the name cannot be kept with orders.
     pub fn begin(by: &str, now: SystemTime) -> Option<Self> {
         let by = by.trim();
-        let fits = (1..=MAX_BY_BYTES).contains(&by.len()) && !by.chars().any(char::is_control);
-        let (by, began) = (by.to_owned(), seconds(now));
+        let (fits, by, began) = (is_name(by), by.to_owned(), seconds(now));
         fits.then(|| Self { by, began, until: began }.renewed(now))
     }
 
@@ -183,7 +182,7 @@ mod tests {
         let set = of.cookie(&session, now);
         assert!(set.starts_with("__Host-streamgate=") && set.ends_with("; Secure"), "{set}");
         assert!(of.farewell().contains("=; Path=/; Max-Age=0"), "{}", of.farewell());
-        for name in ["", " ", "a\nb", &"x".repeat(129)] {
+        for name in ["", " ", "a\nb", "a\u{2066}b", &"x".repeat(129)] {
             assert_eq!(Session::begin(name, now), None, "{name:?}");
         }
     }
