@@ -15,7 +15,7 @@ use streamgate::config;
 use streamgate::program::progress;
 use streamgate::progress::orders::{MoveTo, Orders};
 use streamgate::progress::redrives::Outcome;
-use streamgate::progress::report::{Retrying, Waiting};
+use streamgate::progress::report::{Redriving, Retrying, Waiting};
 use streamgate::progress::{Coordination, Position, Selection, ShardProgress};
 use streamgate::source::ShardId;
 use streamgate::telemetry::metrics::Metrics;
@@ -102,7 +102,7 @@ fn table(seen: &Coordination, shards: &[ShardProgress], now: SystemTime) -> Stri
 }
 
 /// What the workers' signs of life say of their work.
-fn write_reports(text: &mut String, seen: &Coordination) {
+pub(super) fn write_reports(text: &mut String, seen: &Coordination) {
     let mut lines = Vec::new();
     for report in seen.workers.iter().map(|member| &member.sign.report) {
         for Retrying { shard, attempts, error, .. } in &report.retrying {
@@ -113,6 +113,9 @@ fn write_reports(text: &mut String, seen: &Coordination) {
         let more = report.retrying_in_all.saturating_sub(report.retrying.len() as u64);
         if more > 0 {
             lines.push(format!("batches of {more} more shards failed and are tried again"));
+        }
+        if let Some(Redriving { of, tried, .. }) = &report.redriving {
+            lines.push(format!("dead letters are handed over again: {tried} of {of}"));
         }
         for Waiting { shard, parent } in &report.waiting {
             lines.push(format!("shard {shard} waits until {parent} is read to its end"));

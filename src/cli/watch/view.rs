@@ -133,9 +133,10 @@ impl View<'_> {
             );
             lines.extend([Line::default(), Line::styled(text, self.bad())]);
         }
-        let mut orders = String::new();
-        fleet::write_orders(&mut orders, &picture.seen.orders);
-        lines.extend(orders.lines().map(|line| Line::raw(line.to_owned())));
+        let mut rest = String::new();
+        fleet::write_reports(&mut rest, &picture.seen);
+        fleet::write_orders(&mut rest, &picture.seen.orders);
+        lines.extend(rest.lines().map(|line| Line::raw(line.to_owned())));
         lines
     }
 
@@ -218,12 +219,18 @@ impl View<'_> {
         if gaps > 0 && here.is_none_or(|here| here.gaps == 0) {
             remarks.push(format!("gaps: {gaps}"));
         }
-        let is_bad = !remarks.is_empty();
+        // What another process retries its sign of life says.
+        let is_retried = picture.seen.workers.iter().any(|member| {
+            let retrying = &member.sign.report.retrying;
+            here.is_none() && retrying.iter().any(|one| one.shard == shard.shard)
+        });
+        let is_bad = is_retried || !remarks.is_empty();
         let state = match (is_ended, paused, owner, here) {
             (true, ..) => "ended".to_owned(),
             (_, true, ..) => "paused".to_owned(),
             (_, _, None, _) => "nobody".to_owned(),
             (_, _, _, Some(here)) => here.state.clone(),
+            _ if is_retried => "retrying".to_owned(),
             _ => "reading".to_owned(),
         };
         if shard.closed && !is_ended {
@@ -235,7 +242,7 @@ impl View<'_> {
             cells: vec![
                 format!("{indent}{elbow}{}", shard.shard),
                 state,
-                here.filter(|_| !is_ended)
+                here.filter(|_| !is_ended && !paused)
                     .map_or_else(|| "-".to_owned(), |_| short(self.age(picture, shard))),
                 owner.map_or_else(|| "-".to_owned(), |owner| nickname(owner.as_str())),
                 if picture.is_whole { ago(shard.updated, self.now) } else { "-".to_owned() },
@@ -297,6 +304,7 @@ mod tests {
     use ratatui::backend::TestBackend;
     use serde_json::json;
     use streamgate::progress::orders::{Order, Orders, Request};
+    use streamgate::progress::report::{Redriving, Retrying};
     use streamgate::progress::{Coordination, Heartbeat, Lease, Member};
 
     fn at(seconds: u64) -> SystemTime {
@@ -412,6 +420,25 @@ mod tests {
         let (lines, most) = drawn(&view(Some(&picture), &right), 30, 24);
         assert_eq!(most.1, 32);
         assert!(lines[7].starts_with("d-2  retrying  1m 1s"), "{}", lines[7]);
+    }
+
+    #[test]
+    fn what_another_process_says_of_itself_is_shown_too() {
+        let (mut picture, choice) = (picture(), Choice::default());
+        let report = &mut picture.seen.workers[1].sign.report;
+        let error = "status 500".to_owned();
+        report.retries(vec![Retrying {
+            shard: "shard-5".into(),
+            attempts: 7,
+            error,
+            since: at(60),
+        }]);
+        report.redriving = Some(Redriving { id: 3, of: 9, tried: 4 });
+        let (lines, _) = drawn(&view(Some(&picture), &choice), 90, 40);
+        let has = |text: &str| assert!(lines.iter().any(|line| line.contains(text)), "{lines:#?}");
+        has("shard-5      retrying  -      b ");
+        has("shard shard-5: batch failed 7 times, trying again: status 500");
+        has("dead letters are handed over again: 4 of 9");
     }
 
     #[test]
