@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import signal
 import urllib.request
 
 import pytest
@@ -185,6 +186,61 @@ def test_many_are_deleted_after_a_question_with_a_bar(open_page, world):
     assert all(line["by"] == "ann" for line in world.api.lines("a dead letter is deleted on the page"))
 
 
+def test_all_are_redriven_with_a_bar_and_what_is_paused_waits(open_page, world):
+    page = open_page()
+    no_letters(world, page)
+    numbers = range(900_001, 900_007)
+    for number in numbers:
+        image = {"NewImage": {"n": {"N": str(number)}}, "SequenceNumber": str(number)}
+        keep_letter(world, number, {"eventName": "MODIFY", "dynamodb": image})
+    page.reload()
+    expect(letters(page)).to_have_count(6)
+    section(page, "Orders").get_by_role("button", name="Pause the stream").click()
+    confirm(page, "Pause")
+    expect(section(page, "Orders")).to_contain_text("the stream is paused, as ann asked")
+    page.get_by_role("button", name="Redrive all").click()
+    confirm(page, "Redrive")
+    bar = page.locator("progress")
+    expect(bar).to_have_attribute("value", "0")
+    expect(section(page, "Dead letters")).to_contain_text("letters of paused shards wait until they are resumed")
+    judge(page)
+    section(page, "Orders").get_by_role("button", name="Resume all").click()
+    confirm(page, "Resume")
+    expect(letters(page)).to_have_count(0)
+    expect(bar).to_have_count(0)
+    expect(page.locator(".said")).to_contain_text("6 dead letters taken, 0 left")
+    assert set(numbers) <= set(world.handler.got)
+
+
+def test_who_signs_in_in_another_tab_is_who_acts_in_all(open_page, world):
+    first = open_page("ann")
+    second = open_page(name=None, context=first.context)
+    expect(second.get_by_role("heading", name="Dead letters")).to_be_visible()
+    # The form of a tab that was left at it, as after a restart of the browser.
+    second.evaluate("""([name, token]) => fetch("session", {
+        method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify({name, token}),
+    }).then(() => new BroadcastChannel("streamgate").postMessage("signed in"))""", ["bob", TOKEN])
+    for page in (first, second):
+        expect(page.get_by_text("bob, table people")).to_be_visible()
+        expect(page.locator(".said")).to_contain_text("what is done here is done as bob")
+
+
+def test_an_api_of_another_version_asks_for_a_reload(open_page, world):
+    page = open_page()
+
+    def newer(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "version": "99.0.0"})
+
+    page.route("**/page/session", newer)
+    page.evaluate("new BroadcastChannel('streamgate').postMessage('signed in')")
+    expect(page.get_by_role("alert")).to_contain_text("of another version now, 99.0.0")
+    page.unroute("**/page/session")
+    page.get_by_role("button", name="Reload the page").click()
+    expect(page.locator(".connection")).to_have_text("Live")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_shard_is_paused_in_one_tab_and_resumed_in_another(open_page, world):
     first = open_page("ann")
     second = open_page(name=None, context=first.context)
@@ -197,6 +253,9 @@ def test_a_shard_is_paused_in_one_tab_and_resumed_in_another(open_page, world):
         expect(row.locator(".word")).to_have_text("paused")
         expect(section(page, "Orders")).to_contain_text("is paused, as ann asked")
         expect(page.locator(".node.paused", has_text=shard)).to_have_count(1)
+    # How old what waits has become, nobody says.
+    expect(tile(first, "Behind")).to_have_text("–")
+    judge(first)
     shard_rows(second).filter(has_text=shard).first.get_by_role("button", name="Resume").click()
     confirm(second, "Resume")
     for page in (first, second):
@@ -216,6 +275,7 @@ def test_a_shard_is_unblocked_by_a_skip(open_page, world):
     expect(retried.locator("tbody tr")).to_have_count(1)
     expect(retried.locator("tbody tr").first).to_contain_text("500")
     expect(tile(page, "Retrying")).to_have_text("1")
+    judge(page)
     shard = retried.locator("tbody th").first.inner_text()
     expect(shard_rows(page).filter(has_text=shard).first.locator(".word")).to_have_text("retrying")
     shard_rows(page).filter(has_text=shard).first.get_by_role("button", name="Skip").click()
@@ -242,6 +302,7 @@ def test_a_child_waits_for_its_parent_and_is_drawn_so(open_page, world):
     expect(waits).to_have_count(2)
     expect(page.locator(".node.waiting")).to_have_count(2)
     expect(page.locator(".edge.waiting")).to_have_count(2)
+    judge(page)
     section(page, "Orders").get_by_role("button", name="Resume all").click()
     confirm(page, "Resume")
     expect(waits).to_have_count(0)
@@ -262,19 +323,22 @@ def test_a_gap_is_shown(open_page, world):
     section(page, "Orders").get_by_role("button", name="Resume all").click()
     confirm(page, "Resume")
     expect(section(page, "Gaps").locator("tbody tr").first).to_be_visible()
+    judge(page)
     expect(tile(page, "Gaps")).not_to_have_text("0")
 
 
-def test_an_api_that_starts_anew_under_an_open_page_is_found_again(open_page, world):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_an_api_that_starts_anew_under_an_open_page_is_found_again(open_page, world, how):
     page = open_page()
     since = section(page, "The last hours").locator(".note").inner_text()
-    world.api.stop()
+    world.api.stop(how)
     expect(page.get_by_text("The connection to the api is lost")).to_be_visible()
     world.api = world.start_api()
     expect(page.locator(".connection")).to_have_text("Live")
     expect(page.get_by_text("ann, table people")).to_be_visible()
     # Its history is in memory: the plot says since when.
     expect(section(page, "The last hours").locator(".note")).not_to_have_text(since)
+    expect(page.locator("#plot-age")).to_have_attribute("aria-label", re.compile("when it was started"))
     expect(tile(page, "Workers")).to_have_text("1")
 
 
@@ -293,24 +357,48 @@ def test_everything_can_be_done_with_the_keyboard(open_page, world):
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="To the content")).to_be_focused()
     page.keyboard.press("Enter")
-    focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText"
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        if page.evaluate(focused).startswith("Pause shard"):
-            break
-    label = page.evaluate(focused)
+    label = tab_to(page, "Pause shard")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    assert page.evaluate(focused) == label, "the focus is back"
+    assert page.evaluate(FOCUSED) == label, "the focus is back"
     press_and_confirm(page, "Pause")
     expect(page.locator(".said")).to_contain_text("Asked for")
     resume = label.replace("Pause", "Resume")
     expect(page.get_by_role("button", name=resume)).to_be_visible()
-    page.get_by_role("button", name=resume).focus()
+    tab_to(page, resume)
     press_and_confirm(page, "Resume")
     expect(page.get_by_role("button", name=label)).to_be_visible()
+    tab_to(page, "Sign out")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_a_dead_letter_is_looked_at_and_deleted_with_the_keyboard(open_page, world):
+    page = open_page()
+    no_letters(world, page)
+    keep_letter(world, 1, {"eventName": "MODIFY", "dynamodb": {"NewImage": {"a": {"S": "seen"}}}})
+    page.reload()
+    expect(letters(page)).to_have_count(1)
+    tab_to(page, "Show contents")
+    page.keyboard.press("Enter")
+    expect(letters(page).first).to_contain_text("seen")
+    tab_to(page, "Delete: ")
+    press_and_confirm(page, "Delete")
+    expect(letters(page)).to_have_count(0)
+
+
+FOCUSED = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText"
+
+
+def tab_to(page, label):
+    """Goes on with the Tab key to what is called so, or begins so; behind the last comes the first."""
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        if page.evaluate(FOCUSED).startswith(label):
+            return page.evaluate(FOCUSED)
+    raise AssertionError(f"{label} is not reached with the keyboard")
 
 
 def press_and_confirm(page, action):

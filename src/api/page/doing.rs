@@ -29,6 +29,8 @@ use tracing::info;
 
 /// Letters that are deleted in one request; the page makes one after the other.
 const MOST_AT_ONCE: usize = 50;
+/// Bytes of a letter's last error that are listed.
+const MOST_OF_AN_ERROR: usize = 256;
 /// Payloads that are in memory at a time, each of 16 MiB at the most: the api has little.
 pub(super) const PAYLOADS: usize = 2;
 
@@ -102,12 +104,13 @@ impl Doing<'_> {
         let ended = self.stream.ended_redrives();
         let found = self.stream.letters.letters(self.store.progress(), ended).await?;
         let age = found.age().as_millis() as u64;
-        Ok(json!({ "letters": *found.letters, "more": found.more, "age_ms": age }))
+        let letters: Vec<Listed> = found.letters.iter().map(listed).collect();
+        Ok(json!({ "letters": letters, "more": found.more, "age_ms": age }))
     }
 
     /// The payload of a dead letter, the contents of items: JSON, as it was kept.
     pub async fn letter(&self, asked: LetterAsked) -> Result<Body, Problem> {
-        let letter = self.known(&[asked.id]).await?.remove(0).letter;
+        let letter = self.known(asked.id).await?.letter;
         let (by, (consumer, label)) = (&self.session.by, &self.stream.whose);
         info!(by, consumer, label, letter = %letter.id, "the contents of a dead letter are shown on the page");
         // Goes with the answer until the browser has it.
@@ -116,7 +119,7 @@ impl Doing<'_> {
             // It is gone since it was listed, which is said better.
             Err(error @ ProgressError::Unsuitable(_)) => {
                 self.stream.letters.renew().await;
-                self.known(&[letter.id.to_string()]).await?;
+                self.known(letter.id.to_string()).await?;
                 return Err(error.into());
             }
             payload => payload?,
@@ -130,33 +133,51 @@ impl Doing<'_> {
         })))
     }
 
-    /// Deletes letters for good.
+    /// Deletes letters for good. One that is gone already is no reason not to delete the others,
+    /// and an answer that was lost none to be refused when it is asked for again.
     pub async fn delete(&self, asked: LettersAsked) -> Result<Value, Problem> {
         if asked.ids.len() > MOST_AT_ONCE {
             let detail = format!("at most {MOST_AT_ONCE} dead letters are deleted at once");
             return Err(Problem::new(ProblemCode::Malformed, detail));
         }
         let (by, (consumer, label)) = (&self.session.by, &self.stream.whose);
-        let found = self.known(&asked.ids).await?;
+        let found = self.stream.letters.these(self.store.progress(), &asked.ids).await?.there;
         for listed in &found {
             let letter = &listed.letter;
+            if let Err(error) = letters::remove(self.store.progress(), letter).await {
+                // Some of it may be gone.
+                info!(by, consumer, label, letter = %letter.id, %error, "a dead letter is deleted on the page in vain");
+                return Err(error.into());
+            }
             info!(by, consumer, label, letter = %letter.id, "a dead letter is deleted on the page");
-            letters::remove(self.store.progress(), letter).await?;
             self.stream.letters.forget(listed).await;
         }
         Ok(json!({ "deleted": found.len() }))
     }
 
-    /// These letters, by what was listed last, or by what is there now.
-    async fn known(&self, ids: &[String]) -> Result<Vec<Listed>, Problem> {
-        let found = self.stream.letters.these(self.store.progress(), ids).await?;
-        found.map_err(|mut missing| {
+    /// This letter, by what was listed last, or by what is there now.
+    async fn known(&self, id: String) -> Result<Listed, Problem> {
+        let found =
+            self.stream.letters.these(self.store.progress(), std::slice::from_ref(&id)).await?;
+        found.there.into_iter().next().ok_or_else(|| {
+            let mut missing = id;
             shorten(&mut missing);
             let detail =
                 format!("there is no dead letter {missing}; it may have been redriven or deleted");
             Problem::new(ProblemCode::Unsuitable, detail)
         })
     }
+}
+
+/// A letter as the page lists it: hundreds of them are no load, and what its error says at length
+/// is said by the commands.
+fn listed(listed: &Listed) -> Listed {
+    let mut shown = listed.clone();
+    shown.letter.first_error = None;
+    if let Some(error) = &mut shown.letter.last_error {
+        error.truncate(error.floor_char_boundary(MOST_OF_AN_ERROR));
+    }
+    shown
 }
 
 /// The redrive of this letter, or of all, that stands.

@@ -27,7 +27,7 @@ pub(super) struct History {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Point {
     at: SystemTime,
-    /// The largest iterator age, in seconds; `None` where nobody said one.
+    /// The largest iterator age, in seconds; `None` where nobody said one, or not of all shards.
     age: Option<f64>,
     /// Records delivered a second since the last point.
     rate: Option<f64>,
@@ -48,8 +48,14 @@ impl History {
         Self { since, points: VecDeque::new(), counted: None }
     }
 
-    /// Takes in what the workers that live say; nobody lives where the table did not answer.
-    pub fn add<'a>(&mut self, now: SystemTime, living: impl Iterator<Item = &'a Heartbeat>) {
+    /// Takes in what the workers that live say; nobody lives where the table did not answer. What
+    /// is `paused` gets older without anybody who says so.
+    pub fn add<'a>(
+        &mut self,
+        now: SystemTime,
+        living: impl Iterator<Item = &'a Heartbeat>,
+        paused: bool,
+    ) {
         let mut age = None;
         let mut delivered = BTreeMap::new();
         for sign in living {
@@ -72,7 +78,7 @@ impl History {
         if self.points.len() == MOST_POINTS {
             self.points.pop_front();
         }
-        let age = age.map(|age| rounded(age as f64 / 1000.0));
+        let age = age.filter(|_| !paused).map(|age| rounded(age as f64 / 1000.0));
         self.points.push_back(Point { at: now, age, rate });
     }
 
@@ -118,23 +124,24 @@ mod tests {
     #[test]
     fn points_say_the_largest_age_and_what_was_delivered_since() {
         let mut history = History::new(at(0));
-        history.add(at(1), [sign("a", 0, 1000), sign("b", 1500, 7)].iter());
+        history.add(at(1), [sign("a", 0, 1000), sign("b", 1500, 7)].iter(), false);
         // One has gone, and one has come and counts from its beginning.
-        history.add(at(2), [sign("a", 250, 1400), sign("c", 0, 200)].iter());
-        history.add(at(3), std::iter::empty());
-        history.add(at(4), [sign("c", 0, 900)].iter());
+        history.add(at(2), [sign("a", 250, 1400), sign("c", 0, 200)].iter(), false);
+        history.add(at(3), std::iter::empty(), false);
+        history.add(at(4), [sign("c", 0, 900)].iter(), false);
+        history.add(at(5), [sign("c", 0, 940)].iter(), true);
         let Series { since, step, t, age, rate } = history.series(None);
-        assert_eq!((since, step, t), (1000, 20, vec![20, 40, 60, 80]));
-        assert_eq!(age, [Some(1.5), Some(0.25), None, Some(0.0)]);
-        assert_eq!(rate, [None, Some(30.0), None, None], "a hole is no zero");
-        assert_eq!(history.series(Some(at(3))).t, [80]);
+        assert_eq!((since, step, t), (1000, 20, vec![20, 40, 60, 80, 100]));
+        assert_eq!(age, [Some(1.5), Some(0.25), None, Some(0.0), None], "paused");
+        assert_eq!(rate, [None, Some(30.0), None, None, Some(2.0)], "a hole is no zero");
+        assert_eq!(history.series(Some(at(3))).t, [80, 100]);
     }
 
     #[test]
     fn it_holds_six_hours_and_fits_the_first_view() {
         let mut history = History::new(at(0));
         for n in 0..2 * MOST_POINTS as u32 {
-            history.add(at(n), [sign("a", 12_345, u64::from(n) * 123_457)].iter());
+            history.add(at(n), [sign("a", 12_345, u64::from(n) * 123_457)].iter(), false);
         }
         let series = history.series(None);
         assert_eq!(series.t.len(), MOST_POINTS);

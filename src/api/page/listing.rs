@@ -34,6 +34,13 @@ pub(super) struct Found {
     ended: BTreeSet<u64>,
 }
 
+/// Letters that were asked for by their ids.
+pub(super) struct These {
+    pub there: Vec<Listed>,
+    /// Whether others were asked for.
+    pub more: bool,
+}
+
 impl Found {
     /// Since it was begun to be read.
     pub fn age(&self) -> Duration {
@@ -59,16 +66,16 @@ impl Listing {
         read(&mut last, store, ended).await
     }
 
-    /// These letters, by the last list, or by what is there now; or an id that is not there.
+    /// These letters, by the last list, or by what is there now.
     pub async fn these(
         &self,
         store: &dyn DeadLetters,
         ids: &[String],
-    ) -> Result<Result<Vec<Listed>, String>, ProgressError> {
+    ) -> Result<These, ProgressError> {
         let mut last = self.last.lock().await;
-        let known = last.as_ref().and_then(|found| among(found, ids).ok());
-        if let Some(known) = known {
-            return Ok(Ok(known));
+        let known = last.as_ref().map(|found| among(found, ids));
+        if let Some(known) = known.filter(|known| !known.more) {
+            return Ok(known);
         }
         let ended = last.take().map(|found| found.ended).unwrap_or_default();
         Ok(among(&read(&mut last, store, ended).await?, ids))
@@ -98,14 +105,11 @@ async fn read(
     Ok(last.insert(Found { letters: Arc::new(letters), more, at, ended }).clone())
 }
 
-fn among(found: &Found, ids: &[String]) -> Result<Vec<Listed>, String> {
+fn among(found: &Found, ids: &[String]) -> These {
     let mut missing: BTreeSet<&String> = ids.iter().collect();
     let is_asked = |listed: &&Listed| missing.remove(&listed.letter.id.to_string());
-    let these = found.letters.iter().filter(is_asked).cloned().collect();
-    match missing.first() {
-        Some(id) => Err((*id).clone()),
-        None => Ok(these),
-    }
+    let there = found.letters.iter().filter(is_asked).cloned().collect();
+    These { there, more: !missing.is_empty() }
 }
 
 #[cfg(test)]
@@ -160,12 +164,13 @@ mod tests {
         let first = keep(&store, 1).await;
         assert_eq!(count(&listing, &store, &[]).await, 1);
         let second = keep(&store, 2).await;
-        let ids = [first.clone(), second.clone()];
-        let found = listing.these(&store, &ids).await.unwrap().unwrap();
+        let ids = [first, second];
+        let found = listing.these(&store, &ids).await.unwrap().there;
         assert_eq!(found.len(), 2);
         letters::remove(&store, &found[0].letter).await.unwrap();
         listing.forget(&found[0]).await;
         assert_eq!(count(&listing, &store, &[]).await, 1);
-        assert_eq!(listing.these(&store, &ids).await.unwrap().unwrap_err(), first);
+        let found = listing.these(&store, &ids).await.unwrap();
+        assert_eq!((found.there.len(), found.more), (1, true), "one is gone, the other is there");
     }
 }

@@ -229,7 +229,8 @@ impl Memory {
             now.duration_since(last).map_or(true, |elapsed| elapsed + LOOK / 2 >= STEP)
         });
         if is_due {
-            self.history.add(now, picture.into_iter().flat_map(Picture::living));
+            let paused = picture.is_some_and(|picture| !picture.seen.orders.pauses.is_empty());
+            self.history.add(now, picture.into_iter().flat_map(Picture::living), paused);
         }
         is_due
     }

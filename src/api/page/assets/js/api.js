@@ -72,16 +72,20 @@ export function events(whose, tell, lost) {
       heard();
       const whole = (begun + value).split("\n\n");
       begun = whole.pop();
-      for (const [, name, data] of whole.map((one) => /^event: (.*)\ndata: (.*)$/.exec(one))) {
-        if (isWanted) tell(name, JSON.parse(data));
+      for (const one of whole) {
+        // Comments, as a proxy may put between, say nothing.
+        const found = /^event: (.*)\ndata: (.*)$/.exec(one);
+        if (found && isWanted) tell(found[1], JSON.parse(found[2]));
       }
     }
   };
   follow().catch((why) => {
     clearTimeout(watch);
     ended.abort();
-    if (!(why instanceof Refused)) throw why;
-    if (isWanted) lost(why);
+    const isOurs = why instanceof Refused;
+    // What cannot be read, as from another version of the api, is no live page either.
+    if (isWanted) lost(isOurs ? why : new Refused(0, "an event could not be read"));
+    if (!isOurs) throw why;
   });
   return () => {
     isWanted = false;

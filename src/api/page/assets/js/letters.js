@@ -33,8 +33,9 @@ function bar(id, what, done, of) {
     <progress id=${id} max=${most} value=${Math.min(done, most)}></progress></p>`;
 }
 
-function redrive({ id, letter, asked, waits, done, of }) {
-  const what = `Redrive of ${letter ? "a dead letter" : "all dead letters"}, as ${asked.by} asked`;
+function redrive({ id, letter, asked, waits, done, of, isHeld }) {
+  const held = isHeld ? "; letters of paused shards wait until they are resumed" : "";
+  const what = `Redrive of ${letter ? "a dead letter" : "all dead letters"}, as ${asked.by} asked${held}`;
   return waits ? html`<p class="progress">${what}: ${waits}.</p>` : bar(`redrive-${id}`, what, done, of);
 }
 

@@ -8,7 +8,7 @@ export function fresh() {
   return {
     session: null, problem: "", refusal: "", whose: null, connection: "connecting", lost: "", trouble: "",
     at: 0, leader: null, workers: [], shards: new Map(), orders: none(), history: null,
-    letters: null, contents: new Map(), busy: null, asked: new Set(), said: "",
+    letters: null, contents: new Map(), busy: null, asked: new Set(), said: "", isOld: false,
     showEnded: false, showAll: false,
   };
 }
@@ -19,8 +19,8 @@ function none() {
 
 /** Another stream: nothing of the one before is kept. */
 export function turn(state, whose) {
-  const { session, showEnded } = state;
-  Object.assign(state, fresh(), { session, showEnded, whose });
+  const { session, showEnded, isOld } = state;
+  Object.assign(state, fresh(), { session, showEnded, isOld, whose });
 }
 
 /** Takes in an event with all there is, or with what has changed. */
@@ -78,7 +78,8 @@ export function standing(state) {
   const { redriving } = reports(state);
   return state.orders.redrives.filter((one) => !one.ended).map((one) => {
     const now = redriving.find((other) => other.id === one.id);
-    if (now) return { ...one, done: now.tried, of: now.of };
+    const isHeld = state.orders.pauses.length > 0;
+    if (now) return { ...one, done: now.tried, of: now.of, isHeld };
     const others = redriving.length > 0;
     const waits = !leads ? "nobody leads: it waits for a consumer that runs"
       : others ? "it waits for the one before it"
@@ -107,13 +108,13 @@ export function summary(state) {
   const words = [...states(state).values()];
   const count = (word) => words.filter((other) => other === word).length;
   const alive = state.workers.filter((w) => !isSilent(w));
-  const free = count("free");
+  const [free, paused] = [count("free"), count("paused")];
   return {
     // How far behind a shard is that nobody reads, nobody knows.
-    age: alive.length === 0 || free > 0 ? null : Math.max(...alive.map((w) => w.age_ms)) / 1000,
+    age: alive.length === 0 || free > 0 || paused > 0 ? null : Math.max(...alive.map((w) => w.age_ms)) / 1000,
     rate: state.history?.rate.at(-1) ?? null,
     workers: alive.length,
-    open: words.length - count("ended"), ended: count("ended"), paused: count("paused"),
+    open: words.length - count("ended"), ended: count("ended"), paused,
     free, retrying: reports(state).retryingInAll,
     gaps: [...state.shards.values()].reduce((sum, shard) => sum + shard.gaps.length, 0),
   };

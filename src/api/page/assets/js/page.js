@@ -58,6 +58,8 @@ function page() {
   return html`<a class="skip" href="#content">To the content</a>${header()}
     <main id="content" tabindex="-1">
       <p class="said" role="status">${state.said}</p>
+      ${state.isOld ? html`<p class="trouble" role="alert">The api is of another version now, ${state.session.version}, than this page.
+        <button @click=${() => location.reload()}>Reload the page</button></p>` : nothing}
       ${state.trouble ? html`<p class="trouble" role="alert">The table cannot be looked at: ${state.trouble}</p>` : nothing}
       ${!state.whose ? which() : !isThere ? html`<p>The table is being read…</p>` : html`
         ${numbers(state)}${plots(state)}${letters(state, onLetters)}${trouble(state)}

@@ -4,7 +4,7 @@ import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
 import { lineage } from "./lineage.js";
 import { isSilent, reports, states, summary } from "./model.js";
-import { TITLES, said } from "./plots.js";
+import { TITLES, said, since } from "./plots.js";
 import { ago, bytes, clock, duration, many, number, short } from "./words.js";
 
 const MOST_ROWS = 200;
@@ -38,13 +38,12 @@ export function numbers(state) {
 }
 
 export function plots(state) {
-  const since = state.history ? clock(state.history.since * 1000, state.at) : "";
   return html`<section aria-labelledby="hours"><h2 id="hours">The last hours</h2>
     <div class="plots">${Object.entries(TITLES).map(([name, title]) => html`<figure>
       <figcaption>${title}</figcaption>
       <div class="plot" id=${`plot-${name}`} role="img" aria-label=${said(name, state.history)}></div>
     </figure>`)}</div>
-    <p class="note">Kept in the memory of this replica of the api since ${since}, when it was started; six hours at most.</p></section>`;
+    <p class="note">Kept in the memory of this replica of the api${state.history ? html` ${since(state.history, state.at)}` : nothing}; six hours at most.</p></section>`;
 }
 
 export function workers(state) {

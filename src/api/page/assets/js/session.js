@@ -14,16 +14,32 @@ const RENEW_BELOW = 25 * 60, RENEW_AFTER = 60_000;
 const tabs = new BroadcastChannel("streamgate");
 tabs.onmessage = ({ data }) => {
   if (data === "signed out" && state.session) end("Signed out in another tab.");
+  if (data === "signed in") resumeHere();
 };
 
 let until = 0;
 let asked = 0;
 let retry = RETRY;
 
-/** Takes in who is signed in, and for how long. */
+/** Takes in who is signed in, and for how long; says what is another's than before. */
 function known(session) {
+  const before = state.session;
   until = Date.now() + session.seconds * 1000;
   state.session = session;
+  if (!before) return;
+  if (before.by !== session.by) say(`Signed in as ${session.by} in another tab: what is done here is done as ${session.by}.`);
+  if (before.version !== session.version) state.isOld = true;
+}
+
+/** Somebody has signed in in another tab: what is asked for here is asked for in their name. */
+async function resumeHere() {
+  if (!state.session) return resume();
+  try {
+    known(await get("session"));
+  } catch (refused) {
+    if (refused.status === 401) return end("Not signed in any more.");
+  }
+  changed();
 }
 
 export function signIn() {
@@ -48,6 +64,7 @@ async function onSignIn(event) {
   try {
     const session = await post("session", { token, name });
     form.reset();
+    tabs.postMessage("signed in");
     begin(session);
   } catch (refused) {
     state.problem = `Not signed in: ${refused.message}.`;
