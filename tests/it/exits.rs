@@ -206,7 +206,7 @@ async fn consumers_of_the_same_name_share_the_shards_and_take_over_from_each_oth
     holds(&first, 1).await;
     put_rounds(&stage.simulator, 10, 2..4);
     endpoint.until_distinct(40).await;
-    assert!(second.metric("streamgate_records_delivered_total").await > 0.0);
+    second.until_metric("streamgate_records_delivered_total", |count| count > 0.0).await;
     assert_eq!(endpoint.got().len(), 40, "what moved was not delivered twice");
 
     for leaves in [true, false] {

@@ -111,6 +111,11 @@ impl Process {
         value_of(&text, series)
     }
 
+    /// Waits until a series has such a value: it is counted a moment after a handler has answered.
+    pub async fn until_metric(&self, series: &str, is: impl Fn(f64) -> bool) {
+        self.until("/metrics", |_, text| is(value_of(text, series))).await;
+    }
+
     /// Sends a signal: `TERM`, `INT`, `KILL`.
     pub fn signal(&self, name: &str) {
         let sent = std::process::Command::new("kill")
